@@ -1,0 +1,129 @@
+"""Single columns: from any supported table to numbers or coded text, cell by cell."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from jaxmix.status import InputError
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Column:
+    """One column: numbers, or integer codes of text levels.
+
+    Attributes
+    ----------
+    name
+        The column's name in the table.
+    values
+        ``(n,)``, float64 numbers or int32 codes.
+    levels
+        The texts that the codes stand for; None for numbers.
+    """
+
+    name: str
+    values: np.ndarray
+    levels: tuple[str, ...] | None = None
+
+    def take(self, rows: np.ndarray) -> Column:
+        """Return the column at some rows (an index or a mask), without levels unused there."""
+        values = self.values[rows]
+        if self.levels is None:
+            return Column(self.name, values)
+        used, codes = np.unique(values, return_inverse=True)
+        return Column(self.name, codes.astype(np.int32), tuple(self.levels[u] for u in used))
+
+    @property
+    def is_discrete(self) -> bool:
+        """Whether the column is text or takes two values, and so is coded one-hot."""
+        if self.levels is not None:
+            return True
+        first = self.values[0]
+        others = self.values[self.values != first]
+        return bool(len(others) and (others == others[0]).all())
+
+    def labels(self) -> tuple[str, ...]:
+        """Return the distinct values of a discrete column as text, in order."""
+        return self.levels or tuple(label(value) for value in np.unique(self.values))
+
+
+def names_of(frame: Any) -> list[str]:
+    if isinstance(frame, Mapping):
+        return list(frame)
+    names = getattr(frame, "column_names", None)  # Arrow
+    if names is None:
+        names = getattr(frame, "columns", None)  # pandas, polars
+    if names is None:
+        raise InputError(
+            f"the table is a {type(frame).__name__}: give a dict of arrays, or a pandas, polars "
+            "or Arrow table"
+        )
+    return list(names)
+
+
+def raw_values(frame: Any, name: str) -> np.ndarray:
+    """Return one column of any supported table as a numpy array."""
+    if not isinstance(frame, Mapping) and hasattr(frame, "column_names"):
+        column = frame.column(name)
+        if hasattr(column.type, "value_type"):  # dictionary-encoded text
+            column = column.cast(column.type.value_type)
+        return np.asarray(column.to_numpy())
+    column = frame[name]
+    values = column.to_numpy() if hasattr(column, "to_numpy") else np.asarray(column)
+    if values.ndim != 1:
+        raise InputError(
+            f"column {name!r} has shape {values.shape}: a column is a one-dimensional array"
+        )
+    return np.asarray(values)
+
+
+def as_column(name: str, raw: np.ndarray) -> tuple[Column, np.ndarray]:
+    """Return a checked column, and which of its cells are present."""
+    if raw.dtype.kind in "biuf":
+        values = raw.astype(np.float64, copy=False)
+        present = ~np.isnan(values) if raw.dtype.kind == "f" else np.ones(len(raw), bool)
+        if np.isinf(values).any():
+            raise InputError(
+                f"column {name!r} has {int(np.isinf(values).sum())} infinite values; "
+                "make them missing or correct them"
+            )
+        return Column(name, values), present
+    if raw.dtype.kind in "mM":
+        raise InputError(f"column {name!r} holds dates or times; turn it into numbers first")
+    if raw.dtype.kind not in "OUST":
+        raise InputError(f"column {name!r} has type {raw.dtype}; use numbers or text")
+    cells = raw.astype(object)
+    # None, NaN, pandas' NA (which is not equal to anything, nor a truth value) and "".
+    present = np.array(
+        [not (c is None or type(c).__name__ == "NAType" or c != c or c == "") for c in cells], bool
+    )
+    known = cells[present]
+    if all(isinstance(c, (bool, int, float, np.number, np.bool_)) for c in known):
+        values = np.full(len(cells), np.nan)
+        values[present] = known.astype(np.float64)
+        return as_column(name, values)
+    strange = next((c for c in known if not isinstance(c, (str, bytes, bool, int, float))), None)
+    if strange is not None:
+        raise InputError(
+            f"column {name!r} holds a {type(strange).__name__} ({strange!r}); use numbers or text"
+        )
+    codes = np.zeros(len(cells), np.int32)
+    levels, inverse = np.unique(np.array([str(c) for c in known]), return_inverse=True)
+    codes[present] = inverse
+    return Column(name, codes, tuple(str(level) for level in levels)), present
+
+
+def label(value: Any) -> str:
+    """Return a cell as text: whole numbers without a decimal point."""
+    number = float(value)
+    return str(int(number)) if number == int(number) else repr(number)
+
+
+def listed(names: Iterable[str], most: int = 12) -> str:
+    names = [repr(name) for name in names]
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

@@ -1,0 +1,289 @@
+"""Columns to view arrays: one-hot or linear features, standardised, always with the constant."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from jaxmix.columns import Column
+from jaxmix.data import CausalData
+from jaxmix.status import InputError
+
+MAX_CELLS = 64
+"""Most cells a joint one-hot coding may have: beyond it cells are thin and moments large."""
+
+_DEPENDENT = 1e-10  # share of a standardised column's variance left after the columns before it
+_LOOK = 20_000  # rows looked at before a column is sorted in full, to tell it is continuous
+_FEW = 1_000  # a column with more distinct values than this among them is continuous
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Views:
+    """The table as arrays: one row of features per view.
+
+    Attributes
+    ----------
+    z, x, y
+        ``(n, d_z)``, ``(n, d_x)``, ``(n, d_y)`` features; each view can express the constant.
+    t
+        ``(n,)`` arm of each row, 0 for the control.
+    weight
+        ``(n,)`` sampling weights, mean 1.
+    multiplicity
+        ``(n,)`` how many identical rows of the sample each row stands for.
+    one_z, one_x, one_y
+        Vectors that give the constant 1 from each view: ``z @ one_z == 1``.
+    value_y
+        ``(d_y,)`` gives the outcome in its own units: ``y @ value_y``.
+    range_y
+        ``(2,)`` smallest and largest outcome.
+    cluster
+        ``(n,)`` cluster of each row, or None.
+    num_arms
+        Number of arms (static).
+    num_shared
+        How many leading features z and x have in common: the constant and the covariates, or 0
+        where both views are one-hot (static).
+    num_clusters
+        Number of clusters (static; 0 where rows are independent).
+    """
+
+    z: Float[Array, "n d_z"]
+    x: Float[Array, "n d_x"]
+    y: Float[Array, "n d_y"]
+    t: Int[Array, " n"]
+    weight: Float[Array, " n"]
+    multiplicity: Float[Array, " n"]
+    one_z: Float[Array, " d_z"]
+    one_x: Float[Array, " d_x"]
+    one_y: Float[Array, " d_y"]
+    value_y: Float[Array, " d_y"]
+    range_y: Float[Array, " 2"]
+    cluster: Int[Array, " n"] | None = None
+    num_arms: int = dataclasses.field(default=2, metadata={"static": True})
+    num_shared: int = dataclasses.field(default=0, metadata={"static": True})
+    num_clusters: int = dataclasses.field(default=0, metadata={"static": True})
+
+    @property
+    def max_rank(self) -> int:
+        """The largest number of classes that the views can tell apart."""
+        return max_rank(self.z.shape[-1], self.x.shape[-1], self.num_shared)
+
+
+def max_rank(d_z: int, d_x: int, num_shared: int) -> int:
+    """Return the largest rank that E[z x] can have, covariates partialled out."""
+    return min(d_z, d_x) - max(num_shared - 1, 0)
+
+
+def encode(data: CausalData, *, reduce: bool = False) -> Views:
+    """Code the columns of a table as features.
+
+    A view whose columns are all text, boolean or two-valued is coded one-hot *jointly*, one
+    feature per combination of values that occurs; any other view is linear: the constant and
+    the standardised columns, text columns inside it one-hot without their first level. Where
+    covariates are present, or one view is linear, both views begin with the same features, the
+    constant and the standardised covariates, and a one-hot view drops its first cell. The
+    outcome view is the constant and the standardised outcome.
+
+    Parameters
+    ----------
+    data
+        The checked table.
+    reduce
+        Whether identical rows are merged first (see `distinct`); rows then carry counts.
+
+    Returns
+    -------
+    Views
+        Arrays in the default precision of JAX (float64 where x64 is enabled).
+
+    Raises
+    ------
+    InputError
+        For a joint one-hot coding over `MAX_CELLS` cells, columns that depend linearly on the
+        ones before them, and an arm with fewer than 2 max(d_z, d_x) rows.
+
+    Examples
+    --------
+    >>> import jaxmix as jm
+    >>> table = {"t": [0, 1] * 8, "y": [1, 2, 4, 4] * 4,
+    ...          "z": ["a", "a", "b", "b"] * 4, "x": [1, 0, 0, 1] * 4}
+    >>> data = jm.CausalData.from_frame(table, treatment="t", outcome="y", z=["z"], x=["x"])
+    >>> views = jm.features.encode(data)
+    >>> views.z.shape, views.x.shape, views.y.shape, views.num_shared
+    ((16, 2), (16, 2), (16, 2), 0)
+    """
+    if not jax.config.jax_enable_x64:
+        warnings.warn(
+            "features are coded in float32, which loses digits of higher moments; enable x64",
+            stacklevel=2,
+        )
+    if reduce:
+        data = distinct(data)
+    n = len(data.t)
+    unit = np.ones(n)
+    weight = unit if data.weight is None else data.weight
+    multiplicity = unit if data.multiplicity is None else data.multiplicity
+    mass = weight * multiplicity
+
+    onehot = {name: _is_onehot(name, data) for name in ("z", "x")}
+    joint = all(onehot.values()) and not data.covariates
+    shared = None if joint else _linear(data.covariates, mass)
+    num_shared = 0 if shared is None else shared.shape[1]
+    sides = []
+    for name in ("z", "x"):
+        columns: tuple[Column, ...] = getattr(data, name)
+        if onehot[name]:
+            cells = _joint_cells(name, columns)
+            if shared is None:
+                block = _indicators(cells)
+                ones = np.ones(block.shape[1])
+            else:
+                block = np.hstack([shared, _standardise(_indicators(cells)[:, 1:], mass)])
+        elif len(columns) == 1 and shared is None:
+            block = _linear(columns, mass)
+        else:
+            block = np.hstack([shared, _linear(columns, mass)[:, 1:]])
+        if shared is not None:
+            _check_independent(block, mass, _feature_names(data, name, onehot[name]), name)
+            ones = np.eye(block.shape[1])[0]
+        sides.append((jnp.asarray(block), jnp.asarray(ones)))
+        del block
+    (z, one_z), (x, one_x) = sides
+
+    values = data.outcome.values
+    centre = np.average(values, weights=mass)
+    scale = np.sqrt(np.average((values - centre) ** 2, weights=mass))
+    y = jnp.asarray(np.stack([unit, (values - centre) / scale], axis=1))
+    least = 2 * max(z.shape[1], x.shape[1])
+    for arm, size in data.arm_sizes().items():
+        if size < least:
+            raise InputError(
+                f"arm {arm!r} of treatment {data.treatment!r} has {size} rows: {z.shape[1]} z and "
+                f"{x.shape[1]} x features need at least {least}; use fewer columns"
+            )
+    return Views(
+        z=z,
+        x=x,
+        y=y,
+        t=jnp.asarray(data.t),
+        weight=jnp.asarray(weight),
+        multiplicity=jnp.asarray(multiplicity),
+        one_z=one_z,
+        one_x=one_x,
+        one_y=jnp.asarray([1.0, 0.0]),
+        value_y=jnp.asarray([centre, scale]),
+        range_y=jnp.asarray([values.min(), values.max()]),
+        cluster=None if data.cluster is None else jnp.asarray(data.cluster),
+        num_arms=len(data.arms),
+        num_shared=num_shared,
+        num_clusters=0 if data.cluster is None else int(data.cluster.max()) + 1,
+    )
+
+
+def distinct(data: CausalData) -> CausalData:
+    """Merge identical rows where that shortens the table at least fourfold.
+
+    All-discrete data shrink to their distinct rows with counts, which are sufficient for every
+    estimator; the cost of everything later is then independent of the number of rows. Rows of
+    different sampling weights or clusters are not identical.
+    """
+    columns = (data.outcome, *data.z, *data.x, *data.covariates)
+    keys = [data.t, *(column.values for column in columns)]
+    keys += [extra for extra in (data.weight, data.cluster) if extra is not None]
+    n = len(data.t)
+    if any(len(np.unique(key[:_LOOK])) > _FEW for key in keys):
+        return data
+    code = np.zeros(n, np.int64)
+    for key in keys:
+        inverse = np.unique(key, return_inverse=True)[1]
+        code = np.unique(code * (inverse.max() + 1) + inverse, return_inverse=True)[1]
+    first = np.unique(code, return_index=True)[1]
+    if 4 * len(first) > n:
+        return data
+    return dataclasses.replace(
+        data,
+        outcome=data.outcome.take(first),
+        t=data.t[first],
+        z=tuple(column.take(first) for column in data.z),
+        x=tuple(column.take(first) for column in data.x),
+        covariates=tuple(column.take(first) for column in data.covariates),
+        weight=None if data.weight is None else data.weight[first],
+        multiplicity=np.bincount(code, weights=data.multiplicity).astype(np.float64),
+        cluster=None if data.cluster is None else data.cluster[first],
+    )
+
+
+def _is_onehot(name: str, data: CausalData) -> bool:
+    asked = data.features[name]
+    if asked == "auto":
+        return all(column.is_discrete for column in getattr(data, name))
+    return asked == "onehot"
+
+
+def _joint_cells(name: str, columns: Sequence[Column]) -> np.ndarray:
+    """Return the joint cell of each row over several columns, numbered from 0."""
+    cells = np.zeros(len(columns[0].values), np.int64)
+    for column in columns:
+        levels, inverse = np.unique(column.values, return_inverse=True)
+        cells = np.unique(cells * len(levels) + inverse, return_inverse=True)[1]
+        if cells.max() >= MAX_CELLS:
+            raise InputError(
+                f"the joint one-hot coding of {name} has over {MAX_CELLS} cells at column "
+                f"{column.name!r}; use fewer or coarser columns, or features='linear'"
+            )
+    return cells
+
+
+def _indicators(cells: np.ndarray) -> np.ndarray:
+    return (cells[:, None] == np.arange(cells.max() + 1)).astype(np.float64)
+
+
+def _linear(columns: Sequence[Column], mass: np.ndarray) -> np.ndarray:
+    """Return the constant and the standardised columns, text as indicators without the first."""
+    widths = [len(c.levels) - 1 if c.levels else 1 for c in columns]
+    block = np.ones((len(mass), 1 + sum(widths)))
+    start = 1
+    for column, width in zip(columns, widths, strict=True):
+        raw = _indicators(column.values)[:, 1:] if column.levels else column.values[:, None]
+        block[:, start : start + width] = _standardise(raw, mass)
+        start += width
+    return block
+
+
+def _standardise(block: np.ndarray, mass: np.ndarray) -> np.ndarray:
+    centred = block - np.average(block, axis=0, weights=mass)
+    scale = np.sqrt(np.average(centred**2, axis=0, weights=mass))
+    centred /= np.where(scale > 0, scale, 1.0)
+    return centred
+
+
+def _feature_names(data: CausalData, view: str, onehot: bool) -> list[str]:
+    names = [""]
+    for column in (*data.covariates, *(() if onehot else getattr(data, view))):
+        names += [column.name] * (len(column.levels) - 1 if column.levels else 1)
+    return names
+
+
+def _check_independent(
+    block: np.ndarray, mass: np.ndarray, names: Sequence[str], view: str
+) -> None:
+    """Refuse a feature that is a linear combination of those before it."""
+    gram = (block * mass[:, None]).T @ block / mass.sum()
+    for j in range(len(gram)):
+        # Cholesky, a column at a time: what the earlier columns leave of this one's variance.
+        if gram[j, j] <= _DEPENDENT:
+            culprit = f"column {names[j]!r}" if j < len(names) else "the one-hot coding"
+            raise InputError(
+                f"{culprit} of view {view} is a linear combination of the constant and the columns "
+                "before it (covariates first); leave it out"
+            )
+        gram[j:, j] /= np.sqrt(gram[j, j])
+        gram[j + 1 :, j + 1 :] -= np.outer(gram[j + 1 :, j], gram[j + 1 :, j])

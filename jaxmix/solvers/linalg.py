@@ -1,0 +1,292 @@
+"""Small dense linear algebra whose derivatives stay finite where the library needs them.
+
+Automatic derivatives of a singular value decomposition divide by every gap between singular
+values, also by those within the block that is kept and within the block that is dropped,
+where truncated inverses and subspaces have no singularity. The rules here divide by the gap
+between the two blocks alone.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Complex, Float
+
+_UNROLL = 8  # largest matrix inverted by unrolled elimination, which vectorises over a batch
+
+
+class Inverse(NamedTuple):
+    """A (generalised) inverse with what is needed to judge it.
+
+    Attributes
+    ----------
+    matrix
+        ``(d_x, d_z)``.
+    smallest
+        The smallest singular value that was inverted (an estimate of it where no
+        decomposition was needed: the inverse norm of the inverse).
+    deficient
+        Whether the matrix had a smaller numerical rank than was asked for.
+    """
+
+    matrix: Float[Array, "d_x d_z"]
+    smallest: Float[Array, ""]
+    deficient: Bool[Array, ""]
+
+
+def cutoff(matrix: Float[Array, "d_z d_x"]) -> float:
+    """Return the relative size below which a singular value counts as zero."""
+    return 8.0 * max(matrix.shape) * float(jnp.finfo(matrix.dtype).eps)
+
+
+@jax.custom_jvp
+def inverse(matrix: Float[Array, "d d"]) -> Float[Array, "d d"]:
+    """Invert a square matrix (Gauss-Jordan with partial pivoting, unrolled where small).
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> inverse(jnp.array([[2.0, 0.0], [0.0, 4.0]])).tolist()
+    [[0.5, 0.0], [0.0, 0.25]]
+    """
+    d = matrix.shape[-1]
+    if d > _UNROLL:
+        return jnp.linalg.inv(matrix)
+    work = jnp.concatenate([matrix, jnp.eye(d, dtype=matrix.dtype)], axis=1)
+    rows = jnp.arange(d)
+    for j in range(d):
+        size = jnp.where(rows < j, -1.0, jnp.abs(work[:, j]))
+        chosen = (rows == jnp.argmax(size))[:, None]
+        pivot = jnp.sum(jnp.where(chosen, work, 0.0), axis=0)
+        # Swap row j with the pivot row by selection: gathers do not vectorise.
+        work = jnp.where(chosen, work[j], work)
+        pivot = pivot / pivot[j]
+        work = jnp.where((rows == j)[:, None], pivot, work - work[:, j : j + 1] * pivot)
+    return work[:, d:]
+
+
+@inverse.defjvp
+def _inverse_jvp(primals, tangents):  # type: ignore[no-untyped-def]
+    out = inverse(*primals)
+    return out, -out @ tangents[0] @ out
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+def _truncated_pinv(
+    matrix: Float[Array, "m d"], rank: int
+) -> tuple[Float[Array, "d m"], Float[Array, " r"]]:
+    """Return the pseudo-inverse of the best rank-`rank` approximation, and singular values."""
+    u, s, vt = jnp.linalg.svd(matrix, full_matrices=False)
+    keep = _kept(s, rank, matrix)
+    return (vt.T * jnp.where(keep, 1.0 / jnp.where(keep, s, 1.0), 0.0)) @ u.T, s
+
+
+def _kept(s: Float[Array, " r"], rank: int, matrix: Float[Array, "m d"]) -> Bool[Array, " r"]:
+    return (jnp.arange(s.shape[0]) < rank) & (s > cutoff(matrix) * s[0])
+
+
+@_truncated_pinv.defjvp
+def _truncated_pinv_jvp(rank, primals, tangents):  # type: ignore[no-untyped-def]
+    """Differentiate a truncated pseudo-inverse.
+
+    With full singular bases the tangent E = U' dM V maps to V D' U', where D comes from the
+    divided differences of the odd function that is 1/s on the kept values and 0 elsewhere.
+    Only s_kept^2 - s_dropped^2 is divided by.
+    """
+    (matrix,), (tangent,) = primals, tangents
+    m, d = matrix.shape
+    u, s, vt = jnp.linalg.svd(matrix, full_matrices=True)
+    keep = _kept(s, rank, matrix)
+    left = jnp.zeros(m, bool).at[: s.shape[0]].set(keep)
+    right = jnp.zeros(d, bool).at[: s.shape[0]].set(keep)
+    s_left = jnp.zeros(m, s.dtype).at[: s.shape[0]].set(s)
+    s_right = jnp.zeros(d, s.dtype).at[: s.shape[0]].set(s)
+    e = u.T @ tangent @ vt.T  # (m, d)
+    # e[j, i], for pairs that exist on both sides; outside, its coefficient is zero.
+    r = s.shape[0]
+    swapped = jnp.zeros_like(e).at[:r, :r].set(e[:r, :r].T)
+
+    si, sj = s_left[:, None], s_right[None, :]
+    both = left[:, None] & right[None, :]
+    only_left = left[:, None] & ~right[None, :]
+    only_right = ~left[:, None] & right[None, :]
+    gap = jnp.where(only_left, si**2 - sj**2, jnp.where(only_right, sj**2 - si**2, 1.0))
+    kept = jnp.where(both, si * sj, 1.0)
+    si_safe = jnp.where(left[:, None], si, 1.0)
+    sj_safe = jnp.where(right[None, :], sj, 1.0)
+    delta = jnp.where(both, -swapped / kept, 0.0)
+    delta += jnp.where(only_left, (e + swapped * sj / si_safe) / gap, 0.0)
+    delta += jnp.where(only_right, (e + swapped * si / sj_safe) / gap, 0.0)
+    u_r, vt_r = u[:, :r], vt[:r]
+    pinv = (vt_r.T * jnp.where(keep, 1.0 / jnp.where(keep, s, 1.0), 0.0)) @ u_r.T
+    return (pinv, s), ((u @ delta @ vt).T, jnp.diagonal(e)[:r])
+
+
+def pinv(matrix: Float[Array, "d_z d_x"], rank: int | None = None) -> Inverse:
+    """Invert a matrix at a given rank.
+
+    Parameters
+    ----------
+    matrix
+        ``(d_z, d_x)``.
+    rank
+        The rank to keep; None keeps the numerical rank, and then nothing counts as deficient.
+        A square matrix at full rank is inverted by elimination, without a decomposition.
+
+    Returns
+    -------
+    Inverse
+        The pseudo-inverse of the best approximation of that rank (Eckart-Young).
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> result = pinv(jnp.diag(jnp.array([2.0, 1e-3])), rank=1)
+    >>> [round(float(v), 6) for v in jnp.diagonal(result.matrix)], float(result.smallest)
+    ([0.5, 0.0], 2.0)
+    """
+    full = min(matrix.shape)
+    if rank == full and matrix.shape[0] == matrix.shape[1]:
+        out = inverse(matrix)
+        smallest = 1.0 / jnp.linalg.norm(out)
+        broken = ~(smallest > cutoff(matrix) * jnp.linalg.norm(matrix))
+        return Inverse(out, smallest, broken)
+    out, s = _truncated_pinv(matrix, full if rank is None else rank)
+    if rank is None:
+        smallest = jnp.min(jnp.where(s > cutoff(matrix) * s[0], s, jnp.inf))
+        return Inverse(out, smallest, jnp.zeros((), bool))
+    return Inverse(out, s[rank - 1], ~(s[rank - 1] > cutoff(matrix) * s[0]))
+
+
+def bordered_pinv(
+    matrix: Float[Array, "d_z d_x"],
+    rank: int | None = None,
+    *,
+    num_shared: int = 0,
+    gram: Float[Array, "d_z d_z"] | None = None,
+) -> Inverse:
+    """Invert a cross-moment matrix whose leading rows and columns belong to shared features.
+
+    The shared block is inverted exactly; only the Schur complement, what remains of the other
+    features once the shared ones are partialled out, is truncated.
+
+    Parameters
+    ----------
+    matrix
+        ``E[z x']``, ``(d_z, d_x)``.
+    rank
+        Rank kept of the whole without shared features, of the Schur complement with them;
+        None for its numerical rank.
+    num_shared
+        Number of leading features that z and x have in common.
+    gram
+        ``E[z z']``. Where given and there are more z than x, the equations are weighted by its
+        inverse, which at full rank is two-stage least squares.
+
+    Returns
+    -------
+    Inverse
+        With the smallest singular value of the (unweighted) Schur complement that is kept.
+    """
+    s = num_shared
+    weigh = gram is not None and matrix.shape[0] > matrix.shape[1]
+    shared_inverse = inverse(matrix[:s, :s]) if s else None
+    rest = matrix[s:, s:]
+    rest_gram = None if gram is None else gram[s:, s:]
+    if shared_inverse is not None:
+        rest = rest - matrix[s:, :s] @ shared_inverse @ matrix[:s, s:]
+        if weigh:
+            rest_gram = rest_gram - gram[s:, :s] @ shared_inverse @ gram[:s, s:]
+    if rest.shape[1] == 0:
+        raise ValueError("no feature is left beside the shared ones")
+    if weigh:
+        whiten = _whitener(rest_gram)
+        core = pinv(whiten @ rest, rank)
+        solve = core.matrix @ whiten
+    else:
+        core = pinv(rest, rank)
+        solve = core.matrix
+    if shared_inverse is None:
+        return Inverse(solve, core.smallest, core.deficient)
+    lower = -solve @ matrix[s:, :s] @ shared_inverse
+    upper = -shared_inverse @ matrix[:s, s:]
+    whole = jnp.block([[shared_inverse + upper @ lower, upper @ solve], [lower, solve]])
+    norms = jnp.linalg.norm(shared_inverse) * jnp.linalg.norm(matrix[:s, :s])
+    broken = ~(norms * cutoff(matrix) < 1.0)
+    return Inverse(whole, core.smallest, core.deficient | broken)
+
+
+def _whitener(gram: Float[Array, "d d"]) -> Float[Array, "d d"]:
+    """Return W with W gram W' = I; features that are zero in the sample are left as they are."""
+    size = jnp.diagonal(gram)
+    scale = jnp.where(size > 0, 1.0 / jnp.sqrt(jnp.where(size > 0, size, 1.0)), 1.0)
+    correlation = gram * scale[:, None] * scale[None, :]
+    correlation = correlation + jnp.diag(jnp.where(size > 0, 0.0, 1.0))
+    factor = jnp.linalg.cholesky(correlation)
+    return jax.scipy.linalg.solve_triangular(factor, jnp.diag(scale), lower=True)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+def dominant_subspace(matrix: Float[Array, "m d"], rank: int) -> Float[Array, "d k"]:
+    """Return an orthonormal basis of the leading `rank` right singular vectors.
+
+    Derivatives move the subspace and not the basis within it, so they are those of functions
+    that do not depend on the choice of basis.
+    """
+    return jnp.linalg.svd(matrix, full_matrices=False)[2][:rank].T
+
+
+@dominant_subspace.defjvp
+def _dominant_subspace_jvp(rank, primals, tangents):  # type: ignore[no-untyped-def]
+    (matrix,), (tangent,) = primals, tangents
+    d = matrix.shape[1]
+    _, s, vt = jnp.linalg.svd(matrix, full_matrices=True)
+    squared = jnp.zeros(d, s.dtype).at[: s.shape[0]].set(s**2)
+    basis, rest = vt[:rank].T, vt[rank:].T
+    gram = matrix.T @ tangent
+    gram = gram + gram.T
+    turn = (rest.T @ gram @ basis) / (squared[None, :rank] - squared[rank:, None])
+    return basis, rest @ turn
+
+
+class Spectrum(NamedTuple):
+    """Eigenvalues of a real matrix with its left eigenvectors as rows.
+
+    ``vectors @ matrix == diag(values) @ vectors``; complex where the matrix has complex pairs.
+    """
+
+    values: Complex[Array, " k"]
+    vectors: Complex[Array, "k k"]
+
+
+@jax.custom_jvp
+def left_eigen(matrix: Float[Array, "k k"]) -> Spectrum:
+    """Return eigenvalues and left eigenvectors (rows) of a real matrix.
+
+    Derivatives keep each vector's own scale fixed, so they are those of functions that do not
+    depend on it; they exist where the eigenvalues are distinct.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> values, _ = left_eigen(jnp.array([[1.0, 0.0], [3.0, 2.0]]))
+    >>> sorted(round(float(v.real), 6) for v in values)
+    [1.0, 2.0]
+    """
+    values, vectors = jax.lax.linalg.eig(
+        matrix.T, compute_left_eigenvectors=False, compute_right_eigenvectors=True
+    )
+    return Spectrum(values, vectors.T)
+
+
+@left_eigen.defjvp
+def _left_eigen_jvp(primals, tangents):  # type: ignore[no-untyped-def]
+    values, vectors = left_eigen(*primals)
+    k = values.shape[0]
+    e = vectors @ tangents[0].astype(values.dtype) @ jnp.linalg.inv(vectors)
+    gaps = values[:, None] - values[None, :] + jnp.eye(k)
+    turn = jnp.where(jnp.eye(k, dtype=bool), 0.0, e / gaps)
+    return Spectrum(values, vectors), Spectrum(jnp.diagonal(e), turn @ vectors)

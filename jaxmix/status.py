@@ -1,0 +1,110 @@
+"""How things go wrong: statuses are data, and two exceptions for the shell on the host.
+
+Numerical code never raises on values: it returns a `Status` beside its number, so that it
+can run under ``jit`` and ``vmap``. Input is checked on the host and raises `InputError`.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Int
+
+
+class Status(enum.IntEnum):
+    """What became of an estimate; the members up to `NOT_IDENTIFIED` leave it usable.
+
+    Examples
+    --------
+    >>> Status.WEAK_PROXIES.usable, Status.COMPLEX_SPECTRUM.usable
+    (True, False)
+    """
+
+    SUCCESS = 0
+    BOUNDARY = 1
+    WEAK_PROXIES = 2
+    STARTS_DISAGREE = 3
+    NOT_IDENTIFIED = 4
+    MAX_STEPS = 10
+    OUT_OF_RANGE = 11
+    COMPLEX_SPECTRUM = 12
+    INDEFINITE_MOMENTS = 13
+    RANK_DEFICIENT = 14
+    NONFINITE = 15
+
+    @property
+    def usable(self) -> bool:
+        """Whether the estimate may be used (perhaps with a warning)."""
+        return self < Status.MAX_STEPS
+
+    @property
+    def message(self) -> str:
+        """What happened, the likely causes, and what to change."""
+        return _MESSAGES[self]
+
+
+_MESSAGES = {
+    Status.SUCCESS: "the estimate is regular",
+    Status.BOUNDARY: ("a probability sits at 0 or 1; intervals near the boundary are approximate"),
+    Status.WEAK_PROXIES: (
+        "the proxies are weak: the smallest singular value of E[z x] that is used is not far from "
+        "its sampling noise, so estimates are unstable and intervals unreliable; use stronger "
+        "proxies, more rows, or fewer classes"
+    ),
+    Status.STARTS_DISAGREE: ("the starts ended in different optima; raise num_starts"),
+    Status.NOT_IDENTIFIED: (
+        "the optimum is flat: the fit is valid, the class profiles are not unique; use fewer "
+        "classes or more proxies"
+    ),
+    Status.MAX_STEPS: "the solver ran out of steps; raise max_steps",
+    Status.OUT_OF_RANGE: (
+        "a share lies outside [0, 1], or an effect or a mean outside what the outcome's range "
+        "allows; weak proxies, too many classes, or assumptions that do not hold"
+    ),
+    Status.COMPLEX_SPECTRUM: (
+        "the effects came out as complex numbers, whose real parts are no estimate: sampling "
+        "noise, too many classes, or assumptions that do not hold; use more rows or fewer classes"
+    ),
+    Status.INDEFINITE_MOMENTS: (
+        "the synthetic moments are those of no distribution: sampling noise, too many classes, "
+        "or assumptions that do not hold; use more rows, fewer classes, or the spectral method"
+    ),
+    Status.RANK_DEFICIENT: (
+        "E[z x] has a smaller rank than the fit needs in some arm: a proxy is uninformative, "
+        "redundant or nearly constant there; use fewer classes or other proxies"
+    ),
+    Status.NONFINITE: (
+        "the computation met numbers that are not finite: a singular system or an overflow; "
+        "look for redundant columns, empty arms and extreme values"
+    ),
+}
+
+
+def worst(*statuses: Int[Array, "..."] | Status) -> Int[Array, "..."]:
+    """Return the gravest of several statuses, elementwise (larger numbers are graver)."""
+    result = jnp.asarray(Status.SUCCESS, jnp.int32)
+    for status in statuses:
+        result = jnp.maximum(result, jnp.asarray(status, jnp.int32))
+    return result
+
+
+def where(condition: Bool[Array, "..."], status: Status) -> Int[Array, "..."]:
+    """Return `status` where the condition holds and SUCCESS elsewhere."""
+    return jnp.where(condition, jnp.int32(status), jnp.int32(Status.SUCCESS))
+
+
+def not_finite(tree: Any) -> Bool[Array, ""]:
+    """Whether any number of a pytree is not finite."""
+    leaves = [jnp.any(~jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]
+    return jnp.any(jnp.stack(leaves))
+
+
+class InputError(ValueError):
+    """The call or the data are wrong; the message is one line with the remedy."""
+
+
+class EstimateFailed(RuntimeError):
+    """Raised by ``Result.raise_if_failed`` when the status is not usable."""
