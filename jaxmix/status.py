@@ -6,6 +6,7 @@ can run under ``jit`` and ``vmap``. Input is checked on the host and raises `Inp
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 from typing import Any
 
@@ -94,6 +95,31 @@ def worst(*statuses: Int[Array, "..."] | Status) -> Int[Array, "..."]:
 def where(condition: Bool[Array, "..."], status: Status) -> Int[Array, "..."]:
     """Return `status` where the condition holds and SUCCESS elsewhere."""
     return jnp.where(condition, jnp.int32(status), jnp.int32(Status.SUCCESS))
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Solution:
+    """What every estimator returns: a value, what became of it, and numbers beside it.
+
+    Attributes
+    ----------
+    value
+        The estimate (a pytree).
+    status
+        int32, a `Status`.
+    stats
+        Named numbers: sizes of repairs, gaps, conditions.
+    """
+
+    value: Any
+    status: Int[Array, ""]
+    stats: dict[str, Array]
+
+
+def settle(status: Int[Array, ""], value: Any) -> Int[Array, ""]:
+    """Return the status, or NONFINITE where no graver cause is known and the value is not finite."""
+    return jnp.where(status < Status.MAX_STEPS, worst(status, where(not_finite(value), Status.NONFINITE)), status)
 
 
 def not_finite(tree: Any) -> Bool[Array, ""]:

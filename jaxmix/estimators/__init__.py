@@ -1,0 +1,1 @@
+"""Estimators, one file per method: from moments to an estimate with a status."""

@@ -19,21 +19,17 @@ _UNROLL = 8  # largest matrix inverted by unrolled elimination, which vectorises
 
 
 class Inverse(NamedTuple):
-    """A (generalised) inverse with what is needed to judge it.
+    """A (generalised) inverse, and whether the rank that was asked for was there.
 
     Attributes
     ----------
     matrix
         ``(d_x, d_z)``.
-    smallest
-        The smallest singular value that was inverted (an estimate of it where no
-        decomposition was needed: the inverse norm of the inverse).
     deficient
         Whether the matrix had a smaller numerical rank than was asked for.
     """
 
     matrix: Float[Array, "d_x d_z"]
-    smallest: Float[Array, ""]
     deficient: Bool[Array, ""]
 
 
@@ -145,20 +141,20 @@ def pinv(matrix: Float[Array, "d_z d_x"], rank: int | None = None) -> Inverse:
     --------
     >>> import jax.numpy as jnp
     >>> result = pinv(jnp.diag(jnp.array([2.0, 1e-3])), rank=1)
-    >>> [round(float(v), 6) for v in jnp.diagonal(result.matrix)], float(result.smallest)
-    ([0.5, 0.0], 2.0)
+    >>> [round(float(v), 6) for v in jnp.diagonal(result.matrix)], bool(result.deficient)
+    ([0.5, 0.0], False)
     """
     full = min(matrix.shape)
+    if rank == 0:
+        return Inverse(jnp.zeros_like(matrix.T), jnp.zeros((), bool))
     if rank == full and matrix.shape[0] == matrix.shape[1]:
         out = inverse(matrix)
-        smallest = 1.0 / jnp.linalg.norm(out)
-        broken = ~(smallest > cutoff(matrix) * jnp.linalg.norm(matrix))
-        return Inverse(out, smallest, broken)
+        condition = jnp.linalg.norm(out) * jnp.linalg.norm(matrix)
+        return Inverse(out, ~(cutoff(matrix) * condition < 1.0))
     out, s = _truncated_pinv(matrix, full if rank is None else rank)
     if rank is None:
-        smallest = jnp.min(jnp.where(s > cutoff(matrix) * s[0], s, jnp.inf))
-        return Inverse(out, smallest, jnp.zeros((), bool))
-    return Inverse(out, s[rank - 1], ~(s[rank - 1] > cutoff(matrix) * s[0]))
+        return Inverse(out, jnp.zeros((), bool))
+    return Inverse(out, ~(s[rank - 1] > cutoff(matrix) * s[0]))
 
 
 def bordered_pinv(
@@ -189,7 +185,6 @@ def bordered_pinv(
     Returns
     -------
     Inverse
-        With the smallest singular value of the (unweighted) Schur complement that is kept.
     """
     s = num_shared
     weigh = gram is not None and matrix.shape[0] > matrix.shape[1]
@@ -210,13 +205,13 @@ def bordered_pinv(
         core = pinv(rest, rank)
         solve = core.matrix
     if shared_inverse is None:
-        return Inverse(solve, core.smallest, core.deficient)
+        return Inverse(solve, core.deficient)
     lower = -solve @ matrix[s:, :s] @ shared_inverse
     upper = -shared_inverse @ matrix[:s, s:]
     whole = jnp.block([[shared_inverse + upper @ lower, upper @ solve], [lower, solve]])
     norms = jnp.linalg.norm(shared_inverse) * jnp.linalg.norm(matrix[:s, :s])
     broken = ~(norms * cutoff(matrix) < 1.0)
-    return Inverse(whole, core.smallest, core.deficient | broken)
+    return Inverse(whole, core.deficient | broken)
 
 
 def _whitener(gram: Float[Array, "d d"]) -> Float[Array, "d d"]:

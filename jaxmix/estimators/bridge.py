@@ -1,0 +1,179 @@
+"""Level 4: potential means through the outcome bridge.
+
+In each arm a linear function of the outcome-side proxies stands in for the outcome:
+``E[phi_z (Y - alpha_t . phi_x) | T=t] = 0``, so that ``E[Y(t)] = E[phi_x] . alpha_t``
+(Miao, Geng, Tchetgen Tchetgen 2018; the first step of Mazaheri, Squires, Uhler 2025).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jaxmix.moments import Moments
+from jaxmix.solvers.linalg import Inverse, bordered_pinv
+from jaxmix.status import Solution, Status, settle, where, worst
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class PotentialMeans:
+    """Mean outcomes under each arm, and their contrast.
+
+    Attributes
+    ----------
+    means
+        ``(a,)``: ``E[Y(t)]``, or ``E[Y(t) | T=arm]`` for the treated, in outcome units.
+    effect
+        The average effect of the arm against the control (ATE or ATT), or the coefficient of
+        the treatment in the pooled form.
+    """
+
+    means: Float[Array, " a"]
+    effect: Float[Array, ""]
+
+
+def kept_rank(moments: Moments, num_classes: int | None) -> int | None:
+    """Return the rank kept of the part of E[z x] that is truncated.
+
+    `num_classes` is the rank of the whole; with shared features the constant takes one of it.
+    """
+    if num_classes is None or moments.num_shared == 0:
+        return num_classes
+    return num_classes - 1
+
+
+def arm_inverses(moments: Moments, num_classes: int | None) -> Inverse:
+    """Return the generalised inverse of ``E[1{T=t} phi_z phi_x']`` in every arm."""
+    rank = kept_rank(moments, num_classes)
+
+    def invert(zx: Array, gram: Array) -> Inverse:
+        return bordered_pinv(zx, rank, num_shared=moments.num_shared, gram=gram)
+
+    return jax.vmap(invert)(moments.zx, moments.gram_z)
+
+
+def target_x(moments: Moments, estimand: str, arm: int) -> Float[Array, " d_x"]:
+    """Return the mean of phi_x among everybody (ATE) or among those in the arm (ATT)."""
+    if estimand == "ATE":
+        return moments.x_by_arm.sum(0)
+    return moments.x_by_arm[arm] / moments.arm_probabilities[arm]
+
+
+def solve(
+    moments: Moments,
+    *,
+    rank: int | None = None,
+    form: str = "by_arm",
+    estimand: str = "ATE",
+    arm: int = 1,
+) -> Solution:
+    """Estimate the average effect under hidden confounding (level 4).
+
+    By arm, ``alpha_t`` solves ``M_zx,t alpha_t = M_zy,t`` and
+
+        ATE = E[phi_x] . (alpha_arm - alpha_0)
+        ATT = E[Y | T=arm] - E[phi_x | T=arm] . alpha_0
+
+    With more z than x features the equations are weighted as in two-stage least squares.
+    Pooled, ``E[Y | Z, T] = b_T + alpha . E[phi_x | Z, T]``: treatment enters once, linearly, as
+    in proximal two-stage least squares; ``b`` is the effect only if it does not vary with the
+    class, and otherwise a weighted average that is neither ATE nor ATT.
+
+    Assumes latent ignorability and overlap; X independent of (Z, T) given U; Z independent of Y
+    given (T, U); and that z and x carry enough of U (rank k in each arm).
+
+    Parameters
+    ----------
+    moments
+        The moments; covariates are the leading features that z and x share.
+    rank
+        Number of classes k to truncate at: the proxies' part of ``M_zx,t``, shared features
+        partialled out, is replaced by its best approximation of rank k (k - 1 beside the
+        constant). None truncates nothing beyond the numerical rank.
+    form
+        ``"by_arm"`` or ``"pooled"``.
+    estimand
+        ``"ATE"`` or ``"ATT"`` (by arm only).
+    arm
+        The arm compared with the control.
+
+    Returns
+    -------
+    Solution
+        ``value`` is a `PotentialMeans`.
+
+    References
+    ----------
+    Miao, Geng, Tchetgen Tchetgen (2018), Biometrika 105; Cui, Pu, Shi, Miao, Tchetgen Tchetgen
+    (2024), JASA 119; Tchetgen Tchetgen et al. (2024), Statistical Science 39 (pooled).
+
+    Examples
+    --------
+    >>> import jax, jaxmix as jm
+    >>> population = jm.populations.paper_main(zt_strength=0.5)
+    >>> solution = solve(population.moments(), rank=2)
+    >>> bool(abs(solution.value.effect - population.ate) < 1e-5)
+    True
+    """
+    if form == "pooled":
+        if estimand != "ATE":
+            raise ValueError("the pooled form has no ATT: use form='by_arm'")
+        means, effect, inverse = _pooled(moments, rank, arm)
+    elif form == "by_arm":
+        inverse = arm_inverses(moments, rank)
+        alpha = jnp.einsum("txz,tz->tx", inverse.matrix, moments.zy, precision="highest")
+        means = alpha @ target_x(moments, estimand, arm)
+        if estimand == "ATT":
+            means = means.at[arm].set(moments.y_by_arm[arm] / moments.arm_probabilities[arm])
+        effect = means[arm] - means[0]
+    else:
+        raise ValueError(f"form is {form!r}: use 'by_arm' or 'pooled'")
+    span = moments.range_y[1] - moments.range_y[0]
+    value = PotentialMeans(means, effect)
+    status = worst(
+        where(jnp.any(inverse.deficient), Status.RANK_DEFICIENT),
+        where(jnp.abs(effect) > span, Status.OUT_OF_RANGE),
+    )
+    return Solution(value, settle(status, value), {})
+
+
+def potential_means(
+    moments: Moments, rank: int | None = None, *, estimand: str = "ATE", arm: int = 1
+) -> Float[Array, " a"]:
+    """Return ``E[Y(t)]`` for every arm by the bridge; see `solve`.
+
+    Examples
+    --------
+    >>> import jax, jaxmix as jm
+    >>> means = potential_means(jm.populations.paper_appendix().moments(), rank=2)
+    >>> [round(float(m), 4) for m in means]
+    [0.375, 0.625]
+    """
+    return solve(moments, rank=rank, estimand=estimand, arm=arm).value.means
+
+
+def _pooled(
+    moments: Moments, rank: int | None, arm: int
+) -> tuple[Float[Array, " a"], Float[Array, ""], Inverse]:
+    """Solve with the arms' indicators among the shared features, and one alpha for all arms."""
+    p = moments.arm_probabilities[1:]
+    zx, x_by_arm = moments.zx, moments.x_by_arm[1:]
+    z_by_arm = jnp.einsum("tzx,x->tz", zx, moments.one_x, precision="highest")[1:]
+    indicators = jnp.diag(p)
+    matrix = jnp.block([[indicators, x_by_arm], [z_by_arm.T, zx.sum(0)]])
+    gram = jnp.block([[indicators, z_by_arm], [z_by_arm.T, moments.gram_z.sum(0)]])
+    right = jnp.concatenate([moments.y_by_arm[1:], moments.zy.sum(0)])
+    inverse = bordered_pinv(
+        matrix,
+        kept_rank(moments, rank),
+        num_shared=moments.num_shared + len(p),
+        gram=gram,
+    )
+    solution = inverse.matrix @ right
+    shift = jnp.concatenate([jnp.zeros(1, solution.dtype), solution[: len(p)]])
+    level = solution[len(p) :] @ target_x(moments, "ATE", arm)
+    return level + shift, shift[arm], inverse

@@ -1,0 +1,112 @@
+"""What is estimated: the effect law, and the classes behind it."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from jaxmix.status import Status, where, worst
+
+_TINY_SHARE = 1e-9  # rounding that a cumulative share may carry when a quantile is read off
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class EffectLaw:
+    """The distribution of class effects, ``P(delta_U = effects[u]) = shares[u]``.
+
+    Classes are ordered by increasing effect. An atom of share exactly zero is an unused slot
+    (two classes had one effect and were merged); its effect repeats its neighbour's. The law
+    says nothing of the spread of individual effects within a class.
+
+    Attributes
+    ----------
+    shares
+        ``(k,)``, sum to 1.
+    effects
+        ``(k,)`` average effect within each class, in outcome units.
+    status
+        int32, a `jaxmix.Status`.
+    stats
+        Named numbers: sizes of repairs, imaginary parts, gaps.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> law = EffectLaw(shares=jnp.array([0.25, 0.75]), effects=jnp.array([-1.0, 1.0]))
+    >>> float(law.mean), float(law.share_harmed()), float(law.quantile(0.5))
+    (0.5, 0.25, 1.0)
+    """
+
+    shares: Float[Array, " k"]
+    effects: Float[Array, " k"]
+    status: Int[Array, ""] = dataclasses.field(default_factory=lambda: jnp.int32(0))
+    stats: dict[str, Array] = dataclasses.field(default_factory=dict)
+
+    @property
+    def mean(self) -> Float[Array, ""]:
+        """The average effect, ``sum_u shares[u] effects[u]``."""
+        return jnp.sum(self.shares * self.effects, axis=-1)
+
+    @property
+    def variance(self) -> Float[Array, ""]:
+        """The variance of the class effects."""
+        return jnp.sum(self.shares * (self.effects - self.mean[..., None]) ** 2, axis=-1)
+
+    def share_harmed(self, better: str = "higher") -> Float[Array, ""]:
+        """Return the share of people in classes whose *average* effect is harmful.
+
+        The share of individuals who are harmed is not identified.
+        """
+        harmful = self.effects < 0 if better == "higher" else self.effects > 0
+        return jnp.sum(jnp.where(harmful, self.shares, 0.0), axis=-1)
+
+    def cdf(self, value: Float[Array, ""] | float) -> Float[Array, ""]:
+        """Return the share of people in classes whose average effect is at most `value`."""
+        return jnp.sum(jnp.where(self.effects <= value, self.shares, 0.0), axis=-1)
+
+    def quantile(self, level: Float[Array, ""] | float) -> Float[Array, ""]:
+        """Return the smallest class effect whose cumulative share reaches `level`."""
+        reached = jnp.cumsum(self.shares, axis=-1) >= level - _TINY_SHARE
+        return jnp.take_along_axis(
+            self.effects, jnp.argmax(reached, axis=-1, keepdims=True), axis=-1
+        )[..., 0]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Mixture:
+    """The classes: how large they are, how they respond, what their proxies look like.
+
+    Attributes
+    ----------
+    shares
+        ``(k,)``: ``P(U=u)``, or ``P(U=u | T=arm)`` for the treated.
+    means
+        ``(a, k)``: ``E[Y(t) | U=u]`` in outcome units.
+    x_profiles
+        ``(d_x, k)``: ``E[phi_x | U=u]``.
+    """
+
+    shares: Float[Array, " k"]
+    means: Float[Array, "a k"]
+    x_profiles: Float[Array, "d_x k"]
+
+    def effects(self, arm: int = 1) -> Float[Array, " k"]:
+        """Return the class effects of an arm against the control."""
+        return self.means[arm] - self.means[0]
+
+
+def range_status(
+    shares: Float[Array, " k"], effects: Float[Array, " k"], range_y: Float[Array, " 2"]
+) -> Int[Array, ""]:
+    """Return OUT_OF_RANGE for a share outside [0, 1] or an effect the outcome's range forbids."""
+    slack = jnp.sqrt(jnp.finfo(shares.dtype).eps)
+    span = range_y[1] - range_y[0]
+    return worst(
+        where(jnp.any((shares < -slack) | (shares > 1 + slack)), Status.OUT_OF_RANGE),
+        where(jnp.any(jnp.abs(effects) > span * (1 + slack)), Status.OUT_OF_RANGE),
+    )
