@@ -1,7 +1,41 @@
-"""Causal effects when the groups that respond differently are hidden."""
+"""Causal effects when the groups that respond differently are hidden.
+
+`fit` takes a table to a result; the modules below it are pure functions on arrays for studies.
+"""
+
+import importlib.metadata
 
 from jaxmix import features, moments, populations
 from jaxmix.data import CausalData, read
 from jaxmix.estimators import bridge, spectral, synthetic
+from jaxmix.fit import fit
+from jaxmix.inference import asymptotic, specification
+from jaxmix.inference.resampling import bootstrap
 from jaxmix.mixture import EffectLaw, Mixture
-from jaxmix.status import EstimateFailed, InputError, Status
+from jaxmix.result import Estimate, Result
+from jaxmix.status import EstimateError, InputError, Status
+
+__version__ = importlib.metadata.version("jaxmix")
+
+__all__ = [
+    "CausalData",
+    "EffectLaw",
+    "Estimate",
+    "EstimateError",
+    "InputError",
+    "Mixture",
+    "Result",
+    "Status",
+    "__version__",
+    "asymptotic",
+    "bootstrap",
+    "bridge",
+    "features",
+    "fit",
+    "moments",
+    "populations",
+    "read",
+    "specification",
+    "spectral",
+    "synthetic",
+]

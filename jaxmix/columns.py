@@ -52,6 +52,7 @@ class Column:
 
 
 def names_of(frame: Any) -> list[str]:
+    """Return the column names of any supported table."""
     if isinstance(frame, Mapping):
         return list(frame)
     names = getattr(frame, "column_names", None)  # Arrow
@@ -124,6 +125,7 @@ def label(value: Any) -> str:
 
 
 def listed(names: Iterable[str], most: int = 12) -> str:
+    """Return names quoted and separated by commas, a long list cut short."""
     names = [repr(name) for name in names]
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more

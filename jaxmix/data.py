@@ -353,7 +353,7 @@ def _arms(column: Column, control: Any) -> tuple[tuple[str, ...], np.ndarray]:
     wanted = control if isinstance(control, str) else label(control)
     if wanted not in labels:
         raise InputError(
-            f"control {wanted!r} is not an arm of treatment {column.name!r}; it has {listed(labels)}"
+            f"control {wanted!r} is not an arm of treatment {column.name!r}: {listed(labels)}"
         )
     first = labels.index(wanted)
     order = [first] + [i for i in range(len(labels)) if i != first]

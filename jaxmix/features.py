@@ -53,6 +53,8 @@ class Views:
         where both views are one-hot (static).
     num_clusters
         Number of clusters (static; 0 where rows are independent).
+    repeated
+        Whether some multiplicity differs from 1 (static).
     """
 
     z: Float[Array, "n d_z"]
@@ -70,6 +72,7 @@ class Views:
     num_arms: int = dataclasses.field(default=2, metadata={"static": True})
     num_shared: int = dataclasses.field(default=0, metadata={"static": True})
     num_clusters: int = dataclasses.field(default=0, metadata={"static": True})
+    repeated: bool = dataclasses.field(default=False, metadata={"static": True})
 
     @property
     def max_rank(self) -> int:
@@ -120,7 +123,7 @@ def encode(data: CausalData, *, reduce: bool = False) -> Views:
     >>> views.z.shape, views.x.shape, views.y.shape, views.num_shared
     ((16, 2), (16, 2), (16, 2), 0)
     """
-    if not jax.config.jax_enable_x64:
+    if jnp.zeros(()).dtype != jnp.float64:
         warnings.warn(
             "features are coded in float32, which loses digits of higher moments; enable x64",
             stacklevel=2,
@@ -135,23 +138,21 @@ def encode(data: CausalData, *, reduce: bool = False) -> Views:
 
     onehot = {name: _is_onehot(name, data) for name in ("z", "x")}
     joint = all(onehot.values()) and not data.covariates
-    shared = None if joint else _linear(data.covariates, mass)
-    num_shared = 0 if shared is None else shared.shape[1]
+    shared = np.empty((n, 0)) if joint else _linear(data.covariates, mass)
+    num_shared = shared.shape[1]
     sides = []
     for name in ("z", "x"):
         columns: tuple[Column, ...] = getattr(data, name)
         if onehot[name]:
             cells = _joint_cells(name, columns)
-            if shared is None:
+            if joint:
                 block = _indicators(cells)
                 ones = np.ones(block.shape[1])
             else:
                 block = np.hstack([shared, _standardise(_indicators(cells)[:, 1:], mass)])
-        elif len(columns) == 1 and shared is None:
-            block = _linear(columns, mass)
         else:
             block = np.hstack([shared, _linear(columns, mass)[:, 1:]])
-        if shared is not None:
+        if not joint:
             _check_independent(block, mass, _feature_names(data, name, onehot[name]), name)
             ones = np.eye(block.shape[1])[0]
         sides.append((jnp.asarray(block), jnp.asarray(ones)))
@@ -185,6 +186,7 @@ def encode(data: CausalData, *, reduce: bool = False) -> Views:
         num_arms=len(data.arms),
         num_shared=num_shared,
         num_clusters=0 if data.cluster is None else int(data.cluster.max()) + 1,
+        repeated=data.multiplicity is not None,
     )
 
 

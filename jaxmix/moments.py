@@ -111,7 +111,8 @@ def from_rows(views: Views, *, covariance: bool = False) -> Moments:
     Examples
     --------
     >>> import jaxmix as jm
-    >>> table = {"t": [0, 1] * 8, "y": [1, 2, 4, 4] * 4, "z": [0, 0, 1, 1] * 4, "x": [1, 0, 0, 1] * 4}
+    >>> table = {"t": [0, 1] * 8, "y": [1, 2, 4, 4] * 4}
+    >>> table |= {"z": [0, 0, 1, 1] * 4, "x": [1, 0, 0, 1] * 4}
     >>> data = jm.CausalData.from_frame(table, treatment="t", outcome="y", z=["z"], x=["x"])
     >>> moments = from_rows(jm.features.encode(data))
     >>> [round(float(p), 3) for p in moments.arm_probabilities]

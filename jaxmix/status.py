@@ -118,8 +118,10 @@ class Solution:
 
 
 def settle(status: Int[Array, ""], value: Any) -> Int[Array, ""]:
-    """Return the status, or NONFINITE where no graver cause is known and the value is not finite."""
-    return jnp.where(status < Status.MAX_STEPS, worst(status, where(not_finite(value), Status.NONFINITE)), status)
+    """Return the status, or NONFINITE where the value is not finite and no cause is known."""
+    return jnp.where(
+        status < Status.MAX_STEPS, worst(status, where(not_finite(value), Status.NONFINITE)), status
+    )
 
 
 def not_finite(tree: Any) -> Bool[Array, ""]:
@@ -132,5 +134,5 @@ class InputError(ValueError):
     """The call or the data are wrong; the message is one line with the remedy."""
 
 
-class EstimateFailed(RuntimeError):
+class EstimateError(RuntimeError):
     """Raised by ``Result.raise_if_failed`` when the status is not usable."""

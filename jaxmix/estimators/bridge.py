@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxmix.moments import Moments
-from jaxmix.solvers.linalg import Inverse, bordered_pinv
+from jaxmix.solvers.linalg import Inverse, bordered_pinv, schur_complement
 from jaxmix.status import Solution, Status, settle, where, worst
 
 
@@ -156,10 +156,32 @@ def potential_means(
     return solve(moments, rank=rank, estimand=estimand, arm=arm).value.means
 
 
-def _pooled(
-    moments: Moments, rank: int | None, arm: int
-) -> tuple[Float[Array, " a"], Float[Array, ""], Inverse]:
-    """Solve with the arms' indicators among the shared features, and one alpha for all arms."""
+def proxy_singular_values(moments: Moments, *, form: str = "by_arm") -> Float[Array, "a r"]:
+    """Return how strongly the two proxies are related: the singular values of E[z x | T=t].
+
+    Covariates, where there are any, are partialled out with the constant; pooled, the treatment
+    too, and there is one row for all arms. What an estimator keeps of them must stand clear of
+    sampling noise.
+
+    Examples
+    --------
+    >>> import jaxmix as jm
+    >>> values = proxy_singular_values(jm.populations.paper_main().moments())
+    >>> values.shape
+    (2, 2)
+    """
+    if form == "pooled":
+        matrix, _, _, num_shared = _pooled_system(moments)
+        blocks = schur_complement(matrix, num_shared)[None]
+    else:
+        blocks = moments.zx / moments.arm_probabilities[:, None, None]
+        if moments.num_shared > 1:
+            blocks = jax.vmap(lambda block: schur_complement(block, moments.num_shared))(blocks)
+    return jnp.linalg.svd(blocks, compute_uv=False)
+
+
+def _pooled_system(moments: Moments) -> tuple[Array, Array, Array, int]:
+    """Return matrix, weight and right side with the arms' indicators among the shared features."""
     p = moments.arm_probabilities[1:]
     zx, x_by_arm = moments.zx, moments.x_by_arm[1:]
     z_by_arm = jnp.einsum("tzx,x->tz", zx, moments.one_x, precision="highest")[1:]
@@ -167,13 +189,17 @@ def _pooled(
     matrix = jnp.block([[indicators, x_by_arm], [z_by_arm.T, zx.sum(0)]])
     gram = jnp.block([[indicators, z_by_arm], [z_by_arm.T, moments.gram_z.sum(0)]])
     right = jnp.concatenate([moments.y_by_arm[1:], moments.zy.sum(0)])
-    inverse = bordered_pinv(
-        matrix,
-        kept_rank(moments, rank),
-        num_shared=moments.num_shared + len(p),
-        gram=gram,
-    )
+    return matrix, gram, right, moments.num_shared + len(p)
+
+
+def _pooled(
+    moments: Moments, rank: int | None, arm: int
+) -> tuple[Float[Array, " a"], Float[Array, ""], Inverse]:
+    """Solve with one alpha for all arms; treatment enters linearly."""
+    matrix, gram, right, num_shared = _pooled_system(moments)
+    inverse = bordered_pinv(matrix, kept_rank(moments, rank), num_shared=num_shared, gram=gram)
     solution = inverse.matrix @ right
-    shift = jnp.concatenate([jnp.zeros(1, solution.dtype), solution[: len(p)]])
-    level = solution[len(p) :] @ target_x(moments, "ATE", arm)
+    num_others = moments.tensor.shape[0] - 1
+    shift = jnp.concatenate([jnp.zeros(1, solution.dtype), solution[:num_others]])
+    level = solution[num_others:] @ target_x(moments, "ATE", arm)
     return level + shift, shift[arm], inverse

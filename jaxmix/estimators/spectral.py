@@ -121,9 +121,7 @@ def potential_means(mixture: Mixture, arm: int = 1) -> PotentialMeans:
     return PotentialMeans(means, means[arm] - means[0])
 
 
-def effect_law(
-    moments: Moments, k: int, *, arm: int = 1, estimand: str = "ATE"
-) -> EffectLaw:
+def effect_law(moments: Moments, k: int, *, arm: int = 1, estimand: str = "ATE") -> EffectLaw:
     """Estimate the distribution of class effects by the spectral operator (level 3).
 
     Assumes latent ignorability and overlap; X independent of (Z, T, Y) given U; Z independent

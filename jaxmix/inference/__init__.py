@@ -1,0 +1,1 @@
+"""From an estimate to its uncertainty and to verdicts."""

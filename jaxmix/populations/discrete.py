@@ -61,9 +61,7 @@ class DiscretePopulation:
     @property
     def class_means(self) -> Float[Array, "a k"]:
         """``E[Y(t) | U=u]``."""
-        return jnp.einsum(
-            "ux,utxy,y->tu", self.x, self.y, self.outcome_values, precision="highest"
-        )
+        return jnp.einsum("ux,utxy,y->tu", self.x, self.y, self.outcome_values, precision="highest")
 
     def _law(self, shares: Float[Array, " k"]) -> EffectLaw:
         means = self.class_means

@@ -187,18 +187,12 @@ def bordered_pinv(
     Inverse
     """
     s = num_shared
-    weigh = gram is not None and matrix.shape[0] > matrix.shape[1]
     shared_inverse = inverse(matrix[:s, :s]) if s else None
-    rest = matrix[s:, s:]
-    rest_gram = None if gram is None else gram[s:, s:]
-    if shared_inverse is not None:
-        rest = rest - matrix[s:, :s] @ shared_inverse @ matrix[:s, s:]
-        if weigh:
-            rest_gram = rest_gram - gram[s:, :s] @ shared_inverse @ gram[:s, s:]
+    rest = schur_complement(matrix, s)
     if rest.shape[1] == 0:
         raise ValueError("no feature is left beside the shared ones")
-    if weigh:
-        whiten = _whitener(rest_gram)
+    if gram is not None and matrix.shape[0] > matrix.shape[1]:
+        whiten = _whitener(schur_complement(gram, s))
         core = pinv(whiten @ rest, rank)
         solve = core.matrix @ whiten
     else:
@@ -212,6 +206,21 @@ def bordered_pinv(
     norms = jnp.linalg.norm(shared_inverse) * jnp.linalg.norm(matrix[:s, :s])
     broken = ~(norms * cutoff(matrix) < 1.0)
     return Inverse(whole, core.deficient | broken)
+
+
+def schur_complement(matrix: Float[Array, "m d"], num_shared: int) -> Float[Array, "m-s d-s"]:
+    """Return what is left of a cross-moment matrix once its leading features are partialled out.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> schur_complement(jnp.array([[1.0, 2.0], [3.0, 10.0]]), 1).tolist()
+    [[4.0]]
+    """
+    s = num_shared
+    if s == 0:
+        return matrix
+    return matrix[s:, s:] - matrix[s:, :s] @ inverse(matrix[:s, :s]) @ matrix[:s, s:]
 
 
 def _whitener(gram: Float[Array, "d d"]) -> Float[Array, "d d"]:

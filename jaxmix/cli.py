@@ -1,0 +1,275 @@
+"""The command line: one command on a csv.
+
+Results go to standard output; progress, warnings and errors to standard error. Exit codes: 0
+done, 1 the estimate failed, 2 the call or the input is wrong.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import io
+import pathlib
+import shlex
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import jax
+import rich.console
+import rich.progress
+import typer
+
+from jaxmix import demo
+from jaxmix.data import WEIGHT_KINDS, read
+from jaxmix.fit import fit
+from jaxmix.report.files import check_folder, write_whole
+from jaxmix.report.plots import ForestRow
+from jaxmix.result import Result
+from jaxmix.status import InputError
+
+_QUIET_SECONDS = 2.0  # no progress bar for what is over sooner
+_FORMATS = ("png", "pdf", "svg")
+
+app = typer.Typer(
+    add_completion=False,
+    rich_markup_mode=None,
+    help="Causal effects when the groups that respond differently are hidden.",
+)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command and return its exit code."""
+    jax.config.update("jax_enable_x64", True)
+    errors = rich.console.Console(stderr=True, highlight=False, soft_wrap=True)
+    command = typer.main.get_command(app)
+    try:
+        code = command.main(
+            list(arguments) or ["--help"], prog_name="jaxmix", standalone_mode=False
+        )
+    except InputError as error:
+        errors.print(f"jaxmix: {error}", markup=False)
+        return 2
+    except typer.Abort:
+        errors.print("jaxmix: interrupted", markup=False)
+        return 130
+    except Exception as error:
+        # What the option parser raises for a wrong call; anything else is a defect.
+        if not hasattr(error, "format_message"):
+            raise
+        text = " ".join(error.format_message().split())
+        errors.print(f"jaxmix: {text} (try 'jaxmix --help')", markup=False)
+        return 2
+    return int(code or 0)
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        print(f"jaxmix {importlib.metadata.version('jaxmix')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    pass
+
+
+Json = Annotated[
+    pathlib.Path | None,
+    typer.Option("--json", metavar="OUT.json", help="Write everything as JSON."),
+]
+Plot = Annotated[
+    pathlib.Path | None,
+    typer.Option("--plot", metavar="OUT.png", help="Draw the effects (png, pdf or svg)."),
+]
+Resamples = Annotated[
+    int, typer.Option("--resamples", help="Bootstrap resamples; 0 for influence functions.")
+]
+Confidence = Annotated[float, typer.Option("--confidence", help="Confidence of the intervals.")]
+Seed = Annotated[int, typer.Option("--seed", help="Seed of the resamples.")]
+
+
+@app.command("fit")
+def fit_command(
+    rows: Annotated[pathlib.Path, typer.Argument(metavar="ROWS", help="A csv or parquet file.")],
+    treatment: Annotated[str, typer.Option("--treatment", help="Column of the treatment.")],
+    outcome: Annotated[str, typer.Option("--outcome", help="Column of the outcome.")],
+    z: Annotated[str, typer.Option("--z", help="Treatment-side proxies: z1,z2.")],
+    x: Annotated[str, typer.Option("--x", help="Outcome-side proxies: x1,x2.")],
+    covariates: Annotated[
+        str, typer.Option("--covariates", help="Observed columns to adjust for: a,b.")
+    ] = "",
+    weights: Annotated[str | None, typer.Option("--weights", help="Column of row weights.")] = None,
+    weights_kind: Annotated[
+        str, typer.Option("--weights-kind", help=" or ".join(WEIGHT_KINDS) + ".")
+    ] = "sampling",
+    control: Annotated[
+        str | None, typer.Option("--control", help="Arm that effects are measured from.")
+    ] = None,
+    features: Annotated[
+        str, typer.Option("--features", help="Coding of z and x: auto, linear or onehot.")
+    ] = "auto",
+    cluster: Annotated[
+        str | None, typer.Option("--cluster", help="Column of clusters of dependent rows.")
+    ] = None,
+    classes: Annotated[
+        str | None, typer.Option("--classes", help="Number of hidden classes.")
+    ] = None,
+    level: Annotated[str, typer.Option("--level", help="auto, 2, 3 or 4.")] = "auto",
+    method: Annotated[
+        str, typer.Option("--method", help="auto, bridge, synthetic, spectral or factorization.")
+    ] = "auto",
+    bridge: Annotated[str, typer.Option("--bridge", help="by_arm or pooled.")] = "by_arm",
+    estimand: Annotated[str, typer.Option("--estimand", help="ATE or ATT.")] = "ATE",
+    better: Annotated[
+        str, typer.Option("--better", help="Which outcome is good: higher or lower.")
+    ] = "higher",
+    resamples: Resamples = 1000,
+    confidence: Confidence = 0.95,
+    interval: Annotated[
+        str, typer.Option("--interval", help="percentile or normal.")
+    ] = "percentile",
+    seed: Seed = 0,
+    json: Json = None,
+    plot: Plot = None,
+) -> int:
+    """Estimate an effect under hidden confounding from a table of rows."""
+    _check_outputs(json, plot)
+    data = read(
+        rows,
+        treatment=treatment,
+        outcome=outcome,
+        z=_names(z),
+        x=_names(x),
+        covariates=_names(covariates),
+        weights=weights,
+        weights_kind=weights_kind,
+        control=control,
+        features=features,
+        cluster=cluster,
+    )
+    with _progress("resampling") as progress:
+        result = fit(
+            data,
+            num_classes=_classes(classes),
+            level=int(level) if level.isdigit() else level,
+            method=method,
+            bridge=bridge,
+            estimand=estimand,
+            better=better,
+            num_resamples=resamples,
+            confidence=confidence,
+            interval=interval,
+            seed=seed,
+            progress=progress,
+        )
+    return _deliver(result, json, plot)
+
+
+demo_app = typer.Typer(rich_markup_mode=None, help="Run the main job on real data.")
+app.add_typer(demo_app, name="demo")
+
+
+@demo_app.command("lalonde")
+def demo_lalonde(
+    resamples: Resamples = 1000,
+    confidence: Confidence = 0.95,
+    seed: Seed = 0,
+    json: Json = None,
+    plot: Plot = None,
+) -> int:
+    """Job training and earnings (LaLonde): trial participants against survey controls."""
+    _check_outputs(json, plot)
+    settings: dict[str, Any] = {"num_resamples": resamples, "confidence": confidence, "seed": seed}
+    with _progress("resampling") as progress:
+        data = demo.load_lalonde()
+        result = demo.lalonde(data, progress=progress, **settings)
+    trial = ForestRow("randomized trial", data.trial.value, data.trial.interval, "contrast")
+    return _deliver(result, json, plot, demo.lalonde_words(result, data.trial), (trial,))
+
+
+@demo_app.callback()
+def _demo() -> None:
+    pass
+
+
+def _names(listed: str) -> list[str]:
+    return [name.strip() for name in listed.split(",") if name.strip()]
+
+
+def _classes(asked: str | None) -> int | str | None:
+    if asked is None or asked == "auto":
+        return asked
+    try:
+        return int(asked)
+    except ValueError:
+        raise InputError(f"--classes is {asked!r}: give a whole number, or auto") from None
+
+
+def _check_outputs(json: pathlib.Path | None, plot: pathlib.Path | None) -> None:
+    """Refuse outputs that could not be written, before any work is done."""
+    for path in (json, plot):
+        if path is not None:
+            check_folder(path)
+            if path.is_dir():
+                raise InputError(f"the output {str(path)!r} is a folder; name a file")
+    if plot is not None and plot.suffix.lstrip(".").lower() not in _FORMATS:
+        raise InputError(f"--plot is {str(plot)!r}: name a file that ends in {', '.join(_FORMATS)}")
+
+
+def _deliver(
+    result: Result,
+    json: pathlib.Path | None,
+    plot: pathlib.Path | None,
+    words: str = "",
+    extra: tuple[ForestRow, ...] = (),
+) -> int:
+    """Print the result, write what was asked for, and return the exit code."""
+    if words:
+        print(f"{words}\n")
+    print(result.summary())
+    if json is not None:
+        result.to_json(json, command=shlex.join(["jaxmix", *sys.argv[1:]]))
+    if plot is not None:
+        picture = io.BytesIO()
+        result.plot(extra).savefig(picture, format=plot.suffix.lstrip(".").lower(), dpi=150)
+        write_whole(plot, picture.getvalue())
+    for path in (json, plot):
+        if path is not None:
+            print(f"wrote {path}", file=sys.stderr)
+    if not result.status.usable:
+        print(f"jaxmix: {result.status.name}: {result.status.message}", file=sys.stderr)
+        return 1
+    return 0
+
+
+@contextmanager
+def _progress(label: str) -> Iterator[Any]:
+    """Show a bar on standard error for work that takes longer than a moment."""
+    console = rich.console.Console(stderr=True)
+    bar = rich.progress.Progress(
+        rich.progress.TextColumn(label),
+        rich.progress.BarColumn(),
+        rich.progress.MofNCompleteColumn(),
+        rich.progress.TimeRemainingColumn(),
+        console=console,
+        transient=True,
+    )
+    started = time.monotonic()
+    task = bar.add_task(label)
+
+    def update(done: int, total: int) -> None:
+        if time.monotonic() - started > _QUIET_SECONDS and console.is_terminal:
+            bar.start()
+        bar.update(task, completed=done, total=total)
+
+    try:
+        yield update
+    finally:
+        bar.stop()

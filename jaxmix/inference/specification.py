@@ -1,0 +1,145 @@
+"""Tests of what an estimate assumes, each an object with its null hypothesis in words."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmix.estimators.bridge import arm_inverses
+from jaxmix.features import Views
+from jaxmix.moments import from_rows
+from jaxmix.solvers.linalg import cutoff
+
+_BRIDGE_NULL = (
+    "one linear bridge alpha_t . phi_x per arm leaves an outcome residual unrelated to every z"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class SpecificationTest:
+    """A test of a specification, or the reason why there is nothing to test.
+
+    Attributes
+    ----------
+    applies
+        Whether the data can speak at all.
+    statistic, df, p_value
+        The statistic, its chi-square degrees of freedom and p-value; None where it does not
+        apply.
+    null
+        The null hypothesis in words.
+    reason
+        Why the test does not apply; empty where it does.
+    """
+
+    applies: bool
+    null: str
+    statistic: float | None = None
+    df: int | None = None
+    p_value: float | None = None
+    reason: str = ""
+
+    def rejects(self, size: float = 0.05) -> bool:
+        """Whether the null is rejected; a test that does not apply never rejects."""
+        return self.p_value is not None and self.p_value < size
+
+    def __str__(self) -> str:
+        if not self.applies:
+            return f"does not apply: {self.reason}"
+        verdict = "rejected at 5 %" if self.rejects() else "not rejected, which is no proof"
+        return f"J = {self.statistic:.2f} on {self.df} df, p = {self.p_value:.3g} ({verdict})"
+
+
+def overidentification(
+    views: Views, *, rank: int | None = None, form: str = "by_arm", estimand: str = "ATE"
+) -> SpecificationTest:
+    """Test the overidentifying restrictions of the linear bridge (Hansen's J).
+
+    Two-step efficient GMM, heteroskedasticity-robust: the residuals of two-stage least squares
+    give the weight ``S_t = E[w^2 e^2 phi_z phi_z' 1{T=t}]``; ``J = n g' S^-1 g`` at its minimum,
+    chi-square with d_z - d_x degrees of freedom per arm.
+
+    Parameters
+    ----------
+    views
+        The rows.
+    rank, form, estimand
+        As in `jaxmix.bridge.solve`: with ATT only the control arm has a bridge.
+
+    References
+    ----------
+    Hansen (1982), Econometrica 50; Sargan (1958), Econometrica 26.
+
+    Examples
+    --------
+    >>> import jaxmix as jm
+    >>> table = {"t": [0, 1] * 8, "y": [1, 2, 4, 4] * 4}
+    >>> table |= {"z": [0, 0, 1, 1] * 4, "x": [1, 0, 0, 1] * 4}
+    >>> data = jm.CausalData.from_frame(table, treatment="t", outcome="y", z=["z"], x=["x"])
+    >>> print(overidentification(jm.features.encode(data)))
+    does not apply: z has no more features (2) than x (2), so the bridge fits exactly
+    """
+    if form == "pooled":
+        views = _with_treatment_shared(views)
+    null = _BRIDGE_NULL.replace("per arm", "for all arms") if form == "pooled" else _BRIDGE_NULL
+    d_z, d_x = views.z.shape[1], views.x.shape[1]
+    if d_z <= d_x:
+        reason = f"z has no more features ({d_z}) than x ({d_x}), so the bridge fits exactly"
+        return SpecificationTest(False, null, reason=reason)
+    if rank is not None and rank < views.max_rank:
+        reason = f"the bridge is truncated at rank {rank}, so J is not chi-square"
+        return SpecificationTest(False, null, reason=reason)
+    if views.num_clusters:
+        reason = "rows are clustered, and this J is for independent rows"
+        return SpecificationTest(False, null, reason=reason)
+    arms = range(views.num_arms) if form == "pooled" or estimand == "ATE" else range(1)
+    statistic, df = _hansen_j(views, list(arms))
+    if df == 0:
+        reason = "no overidentifying restriction is left at the numerical rank of the moments"
+        return SpecificationTest(False, null, reason=reason)
+    p_value = float(jax.scipy.stats.chi2.sf(statistic, df))
+    return SpecificationTest(True, null, statistic, df, p_value)
+
+
+def _with_treatment_shared(views: Views) -> Views:
+    """Return the pooled problem as one of a single arm, treatment among the shared features."""
+    indicators = (views.t[:, None] == jnp.arange(1, views.num_arms)).astype(views.z.dtype)
+    none = jnp.zeros(views.num_arms - 1, views.z.dtype)
+    return dataclasses.replace(
+        views,
+        z=jnp.hstack([indicators, views.z]),
+        x=jnp.hstack([indicators, views.x]),
+        one_z=jnp.concatenate([none, views.one_z]),
+        one_x=jnp.concatenate([none, views.one_x]),
+        t=jnp.zeros_like(views.t),
+        num_arms=1,
+        num_shared=views.num_shared + views.num_arms - 1,
+    )
+
+
+def _hansen_j(views: Views, arms: list[int]) -> tuple[float, int]:
+    moments = from_rows(views)
+    inverses = arm_inverses(moments, None).matrix
+    alpha = jnp.einsum("txz,tz->tx", inverses, moments.zy, precision="highest")
+    y = views.y @ views.value_y
+    residual = y - jnp.sum(views.x * alpha[views.t], axis=1)
+    # The gram matrix of z under the weight (w e)^2 is what the moments already compute.
+    squared = (views.weight * residual) ** 2
+    spread = from_rows(dataclasses.replace(views, weight=squared)).gram_z
+    mass, n = (views.weight * views.multiplicity).sum(), views.multiplicity.sum()
+    spread = spread * (squared * views.multiplicity).sum() * n / mass**2
+    statistic, df = 0.0, 0
+    for t in arms:
+        s, a = np.asarray(spread[t]), np.asarray(moments.zx[t])
+        b = np.asarray(moments.zy[t])
+        values, vectors = np.linalg.eigh(s)
+        keep = values > cutoff(spread[t]) * values[-1]
+        whiten = (vectors[:, keep] / np.sqrt(values[keep])).T
+        design, target = whiten @ a, whiten @ b
+        gap = target - design @ np.linalg.lstsq(design, target, rcond=None)[0]
+        statistic += float(n) * float(gap @ gap)
+        df += int(keep.sum()) - int(np.linalg.matrix_rank(design))
+    return statistic, df

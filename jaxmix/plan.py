@@ -1,0 +1,148 @@
+"""What is to be estimated, checked before any work: options, and the estimator they name."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from jaxmix.data import CausalData
+from jaxmix.estimators import baselines, bridge, spectral, synthetic
+from jaxmix.inference.resampling import KINDS
+from jaxmix.mixture import EffectLaw
+from jaxmix.moments import Moments
+from jaxmix.status import InputError
+
+CHOICES: dict[str, tuple[Any, ...]] = {
+    "level": ("auto", 2, 3, 4),
+    "method": ("auto", "bridge", "synthetic", "spectral", "factorization"),
+    "bridge": ("by_arm", "pooled"),
+    "estimand": ("ATE", "ATT"),
+    "better": ("higher", "lower"),
+    "interval": ("percentile", "normal"),
+    "resampling": (None, *KINDS),
+}
+"""What `fit` takes for each option."""
+
+_LEVEL_3_METHODS = ("synthetic", "spectral")
+_MIN_RESAMPLES = 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimator:
+    """What is estimated and how, as a function of the moments; hashable, so compiled once."""
+
+    level: int
+    method: str
+    num_classes: int | None
+    form: str
+    estimand: str
+    better: str
+
+    def __call__(self, moments: Moments) -> dict[str, Any]:
+        """Return everything a result needs that can be resampled."""
+        if self.level == 4:
+            solution = bridge.solve(
+                moments, rank=self.num_classes, form=self.form, estimand=self.estimand
+            )
+            out = {"effect": solution.value.effect, "means": solution.value.means}
+        else:
+            solution, law, means, profile = self._classes(moments)
+            # The mean of the law, so that the class table adds up to the headline.
+            out = {"effect": law.mean, "means": means, "shares": law.shares}
+            out |= {"effects": law.effects, "harmed": law.share_harmed(self.better)}
+            out |= {"profile": profile}
+        out["naive"] = baselines.difference_in_means(moments)
+        return out | {"status": solution.status, "stats": solution.stats}
+
+    def _classes(self, moments: Moments) -> tuple[Any, EffectLaw, Array, Array]:
+        """Return solution, law, potential means, and the profile that classes are matched by."""
+        k = self.num_classes
+        assert k is not None
+        centre, scale = synthetic.outcome_scale(moments)
+        if self.method == "synthetic":
+            solution = synthetic.solve(moments, k, estimand=self.estimand)
+            law, potential = solution.value
+            profile = jnp.stack([law.effects / scale, law.shares])
+            return solution, law, potential.means, profile
+        solution = spectral.solve(moments, k, estimand=self.estimand)
+        mixture = solution.value
+        law = EffectLaw(mixture.shares, mixture.effects())
+        looks = mixture.x_profiles / np.sqrt(len(mixture.x_profiles))
+        profile = jnp.vstack([(mixture.means - centre) / scale, mixture.shares, looks])
+        return solution, law, spectral.potential_means(mixture).means, profile
+
+    def singular_values(self, moments: Moments) -> Array:
+        """Return the singular values of the proxies' moments, by arm."""
+        return bridge.proxy_singular_values(moments, form=self.form)
+
+
+def plan(
+    data: CausalData,
+    asked: dict[str, Any],
+    num_classes: Any,
+    num_resamples: Any,
+    confidence: float,
+) -> tuple[Estimator, Estimator | None]:
+    """Check the options against each other; return what to fit, and what beside it."""
+    for name, value in asked.items():
+        if value not in CHOICES[name]:
+            choices = ", ".join(repr(choice) for choice in CHOICES[name])
+            raise InputError(f"{name} is {value!r}: use one of {choices}")
+    if asked["level"] == 2 or asked["method"] == "factorization":
+        what = "level 2" if asked["level"] == 2 else "method 'factorization'"
+        raise InputError(
+            f"{what} is not built yet; use level 3 by 'spectral' or 'synthetic', or level 4"
+        )
+    if num_classes == "auto":
+        raise InputError("num_classes='auto' is not built yet; give a number")
+    if num_classes is not None and (not _is_whole(num_classes) or num_classes < 1):
+        raise InputError(f"num_classes is {num_classes!r}: give a whole number of at least 1")
+    if not _is_whole(num_resamples) or (num_resamples < _MIN_RESAMPLES and num_resamples != 0):
+        raise InputError(
+            f"num_resamples is {num_resamples!r}: give 0 (influence functions) or at least "
+            f"{_MIN_RESAMPLES}"
+        )
+    if not 0 < confidence < 1:
+        raise InputError(f"confidence is {confidence!r}: give a number between 0 and 1")
+    if len(data.arms) > 2:
+        raise InputError(
+            f"treatment {data.treatment!r} has {len(data.arms)} arms ({', '.join(data.arms)}): fit "
+            "compares two; keep the rows of two arms"
+        )
+    level, method = asked["level"], asked["method"]
+    if level == 4 and method in _LEVEL_3_METHODS:
+        raise InputError(f"method {method!r} is of level 3; use level=3, or method 'bridge'")
+    if level == 3 and method == "bridge":
+        raise InputError("method 'bridge' is of level 4; use level=4, or method 'spectral'")
+    if asked["bridge"] == "pooled" and asked["estimand"] == "ATT":
+        raise InputError("the pooled bridge has no ATT; use bridge='by_arm'")
+    if asked["bridge"] == "pooled" and level == 3:
+        raise InputError("the pooled bridge is of level 4; use level=4, or bridge='by_arm'")
+    wants_classes = level == 3 or (
+        level == "auto" and (method in _LEVEL_3_METHODS or num_classes is not None)
+    )
+    wants_classes &= method != "bridge"
+    if wants_classes and num_classes is None:
+        raise InputError("level 3 needs a number of classes: give num_classes (--classes)")
+    if wants_classes and data.covariates:
+        names = ", ".join(repr(column.name) for column in data.covariates)
+        raise InputError(
+            f"covariates ({names}) belong to level 4 for now, and level 3 was asked for; leave "
+            "them out, or use level=4"
+        )
+    target = (asked["estimand"], asked["better"])
+    classes = Estimator(
+        3, "spectral" if method == "auto" else method, num_classes, "by_arm", *target
+    )
+    if level == 3:
+        return classes, None
+    headline = Estimator(4, "bridge", num_classes, asked["bridge"], *target)
+    return headline, classes if wants_classes else None
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)

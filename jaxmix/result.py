@@ -1,0 +1,300 @@
+"""What `jaxmix.fit` returns: numbers with labels and units, ready to read, store and draw."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import json
+import math
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxmix import summary
+from jaxmix.inference.specification import SpecificationTest
+from jaxmix.mixture import EffectLaw
+from jaxmix.report import plots
+from jaxmix.report.files import write_whole
+from jaxmix.report.tables import Table
+from jaxmix.status import EstimateError, InputError, Status
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class Estimate(NamedTuple):
+    """A number with its standard error and interval (None where there is none)."""
+
+    value: float
+    se: float | None = None
+    interval: tuple[float, float] | None = None
+
+
+class PerClass(NamedTuple):
+    """Numbers beside an effect law: ``shares`` and ``effects``, ``(k,)`` or ``(k, 2)``."""
+
+    shares: np.ndarray
+    effects: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Diagnostics:
+    """What there is to know about how far an estimate can be trusted.
+
+    Attributes
+    ----------
+    arm_sizes
+        Rows by arm.
+    num_features
+        Features of z and of x.
+    rank
+        The rank that was used.
+    singular_values
+        Singular values of E[z x | T=t] by arm, largest first ("all" when pooled); covariates
+        partialled out.
+    proxy_strength
+        The smallest of them that was used over its standard error, by arm; below 3.2 (a first-stage
+        F of 10) the proxies count as weak.
+    gap, condition
+        Level 3 by the spectral operator: the smallest distance of eigenvalues in units of the
+        outcome's range, and the condition of the class profiles.
+    repairs
+        Named sizes of what was repaired to get numbers: ``share_repair``, ``imaginary``.
+    specification
+        Test of the specification, or why there is none.
+    num_resamples, resampling
+        How many resamples, and of which kind (None without).
+    failed
+        Resamples without an estimate, by status.
+    out_of_range
+        Resamples whose estimate was out of range; they are kept in the intervals.
+    ambiguous
+        Resamples whose classes did not match those of the estimate one to one.
+    """
+
+    arm_sizes: Mapping[str, int]
+    num_features: Mapping[str, int]
+    rank: int
+    singular_values: Mapping[str, tuple[float, ...]]
+    proxy_strength: Mapping[str, float]
+    specification: SpecificationTest
+    gap: float | None = None
+    condition: float | None = None
+    repairs: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    num_resamples: int = 0
+    resampling: str | None = None
+    failed: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    out_of_range: int = 0
+    ambiguous: int = 0
+
+    @property
+    def num_failed(self) -> int:
+        """Resamples without an estimate."""
+        return sum(self.failed.values())
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Result:
+    """An effect under hidden confounding, its uncertainty, and what speaks against it.
+
+    Attributes
+    ----------
+    ate
+        The estimand that was asked for (ATE, ATT, or the pooled coefficient).
+    naive
+        The difference in means, for contrast.
+    potential_means
+        Mean outcome under each arm.
+    law, law_se, law_interval
+        Effect law by class with standard errors and intervals; None where only level 4 was
+        fitted or level 3 had to be withdrawn.
+    share_harmed
+        Share of people in classes whose average effect is harmful; None without a law.
+    status, warnings
+        What became of the estimate, and what to know.
+    diagnostics
+        See `Diagnostics`.
+    conditional
+        At ``level="auto"`` with a number of classes: the level-3 result that stands beside the
+        headline, conditional on X not affecting Y.
+    """
+
+    treatment: str
+    control: str
+    arm: str
+    outcome: str
+    num_rows: int
+    num_dropped: int
+    missing: Mapping[str, int]
+    level: int
+    method: str
+    bridge: str
+    estimand: str
+    num_classes: int | None
+    better: str
+    confidence: float
+    seed: int
+    status: Status
+    warnings: tuple[str, ...]
+    naive: Estimate
+    ate: Estimate
+    potential_means: Mapping[str, Estimate]
+    law: EffectLaw | None
+    law_se: PerClass | None
+    law_interval: PerClass | None
+    share_harmed: Estimate | None
+    diagnostics: Diagnostics
+    conditional: Result | None = None
+
+    def raise_if_failed(self) -> Result:
+        """Return the result, or raise `EstimateError` where its status is not usable."""
+        if not self.status.usable:
+            raise EstimateError(f"{self.status.name}: {self.status.message}")
+        return self
+
+    def tables(self) -> list[Table]:
+        """Return the result as tables, the way `summary` prints them."""
+        return summary.tables(self)
+
+    def summary(self) -> str:
+        """Return the result as text."""
+        return "\n\n".join(table.text() for table in summary.tables(self))
+
+    def __repr__(self) -> str:
+        return self.summary()
+
+    def _repr_html_(self) -> str:
+        return "\n".join(table.html() for table in self.tables())
+
+    def to_dict(self, command: str | None = None) -> dict[str, Any]:
+        """Return everything as plain numbers, text and None."""
+        record: dict[str, Any] = {
+            "schema": 1,
+            "jaxmix": importlib.metadata.version("jaxmix"),
+            "jax": jax.__version__,
+            "seed": self.seed,
+            "command": command,
+            "n": self.num_rows,
+            "dropped": self.num_dropped,
+            "treatment": self.treatment,
+            "control": self.control,
+            "outcome": self.outcome,
+            "level": self.level,
+            "method": self.method,
+            "estimand": self.estimand,
+            "num_classes": self.num_classes,
+            "status": self.status.name,
+            "warnings": list(self.warnings),
+            "naive": _estimate_dict(self.naive),
+            "ate": _estimate_dict(self.ate),
+            "potential_means": {a: _estimate_dict(e) for a, e in self.potential_means.items()},
+            "law": self._law_dict(),
+            "share_harmed": None
+            if self.share_harmed is None
+            else _estimate_dict(self.share_harmed),
+            "diagnostics": dataclasses.asdict(self.diagnostics)
+            | {"bridge": self.bridge, "missing": dict(self.missing), "confidence": self.confidence},
+        }
+        if self.conditional is not None:
+            record["diagnostics"]["level_3"] = self.conditional.to_dict()
+        plain: dict[str, Any] = _plain(record)
+        return plain
+
+    def _law_dict(self) -> dict[str, Any] | None:
+        if self.law is None:
+            return None
+        record: dict[str, Any] = {"effects": self.law.effects, "shares": self.law.shares}
+        for name in ("effects", "shares"):
+            record[f"{name}_se"] = self.law_se and getattr(self.law_se, name)
+            record[f"{name}_interval"] = self.law_interval and getattr(self.law_interval, name)
+        return record
+
+    def to_json(self, path: str | os.PathLike[str], command: str | None = None) -> None:
+        """Write `to_dict` as JSON; the file appears whole or not at all."""
+        write_whole(path, json.dumps(self.to_dict(command), indent=1, allow_nan=False) + "\n")
+
+    def to_frame(self) -> Any:
+        """Return the estimates as a pandas DataFrame, one row each."""
+        try:
+            import pandas as pd
+        except ModuleNotFoundError:
+            raise InputError("to_frame needs pandas: pip install pandas") from None
+        rows = [("naive", self.naive), (self.estimand, self.ate)]
+        rows += [(f"E[Y({arm})]", estimate) for arm, estimate in self.potential_means.items()]
+        if self.share_harmed is not None:
+            rows.append(("share_harmed", self.share_harmed))
+        rows += [
+            (f"{name}[{u + 1}]", estimate)
+            for name in ("share", "effect")
+            for u, estimate in enumerate(self._class_estimates(name))
+        ]
+        records = [(name, e.value, e.se, *(e.interval or (None, None))) for name, e in rows]
+        columns = ["estimand", "value", "se", "lower", "upper"]
+        return pd.DataFrame(records, columns=columns).astype(dict.fromkeys(columns[1:], float))
+
+    def _class_estimates(self, name: str) -> list[Estimate]:
+        """Return the shares or the effects of the classes as estimates."""
+        if self.law is None:
+            return []
+        values = getattr(self.law, f"{name}s")
+        se = self.law_se and getattr(self.law_se, f"{name}s")
+        bounds = self.law_interval and getattr(self.law_interval, f"{name}s")
+        return [
+            Estimate(
+                float(values[u]),
+                None if se is None else float(se[u]),
+                None if bounds is None else (float(bounds[u][0]), float(bounds[u][1])),
+            )
+            for u in range(len(values))
+        ]
+
+    def plot(self, extra: tuple[plots.ForestRow, ...] = ()) -> Figure:
+        """Draw the forest of effects and, where there is one, the effect law.
+
+        Parameters
+        ----------
+        extra
+            Further rows for comparison.
+        """
+        rows = [
+            plots.ForestRow(
+                "difference in means", self.naive.value, self.naive.interval, "contrast"
+            ),
+            plots.ForestRow(
+                f"{self.estimand}, level {self.level}", self.ate.value, self.ate.interval
+            ),
+            *extra,
+        ]
+        law = None
+        if self.law is not None and self.status.usable:
+            for u, effect in enumerate(self._class_estimates("effect")):
+                label = f"class {u + 1} ({100 * float(self.law.shares[u]):.0f} %)"
+                rows.append(plots.ForestRow(label, effect.value, effect.interval, "class"))
+            law = (np.asarray(self.law.effects).tolist(), np.asarray(self.law.shares).tolist())
+        note = f"{100 * self.confidence:g} % intervals."
+        if not self.status.usable:
+            note += f" Not to be used: {self.status.name}."
+        if law is not None:
+            note += " Class effects are conditional on X not affecting Y."
+        title = f"Effect of {self.treatment} ({self.arm} against {self.control})"
+        return plots.effects(rows, unit=self.outcome, title=title, law=law, note=note)
+
+
+def _estimate_dict(estimate: Estimate) -> dict[str, Any]:
+    return {"value": estimate.value, "se": estimate.se, "interval": estimate.interval}
+
+
+def _plain(value: Any) -> Any:
+    """Return nested values as what JSON knows; what is not a finite number is null."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray | jax.Array):
+        return _plain(np.asarray(value).tolist())
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float | np.floating):
+        return float(value) if math.isfinite(value) else None
+    return value

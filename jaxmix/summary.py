@@ -1,0 +1,151 @@
+"""A result in words: the tables that `Result.summary` prints."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from jaxmix.report.tables import Table, interval, number
+from jaxmix.status import Status
+
+if TYPE_CHECKING:
+    from jaxmix.result import Estimate, Result
+
+_CAVEAT_POOLED = (
+    "Pooled form: treatment enters once, linearly. The coefficient is the effect only if the "
+    "effect does not vary with the hidden class; otherwise it is a weighted average that is "
+    "neither ATE nor ATT."
+)
+_CAVEAT_LEVEL_3 = (
+    "Conditional on X not affecting Y: the data cannot always reveal a violation, and no test of "
+    "it has been made here. Class effects are averages within a class."
+)
+_ASSUMES = {
+    4: "Assumes: hidden class U with treatment as good as random within it; X unrelated to (Z, T) "
+    "and Z unrelated to Y (given T) once U is known; proxies that carry U.",
+    3: "Assumes: hidden class U with treatment as good as random within it; X unrelated to "
+    "(Z, T, Y) and Z unrelated to Y (given T) once U is known; proxies that carry U.",
+}
+
+
+def tables(result: Result) -> list[Table]:
+    """Return the effect, the classes where there are any, and the diagnostics."""
+    parts = [_effect_table(result)]
+    if result.level == 3 and result.law is not None:
+        parts.append(_class_table(result))
+    parts.append(_diagnostic_table(result))
+    if result.conditional is not None:
+        parts.append(Table("Beside it, conditional on X not affecting Y:"))
+        parts += tables(result.conditional)
+    return parts
+
+
+def _effect_table(result: Result) -> Table:
+    percent = f"{100 * result.confidence:g} % interval"
+    estimand = {"pooled": "coefficient of treatment"}.get(
+        result.bridge if result.level == 4 else "", result.estimand
+    )
+    of = " | treated" if result.estimand == "ATT" else ""
+    rows = [_row("difference in means", result.naive), _row(estimand, result.ate)]
+    rows += [
+        _row(f"E[Y({label}){of}]", estimate) for label, estimate in result.potential_means.items()
+    ]
+    how = {"by_arm": "bridge by arm", "pooled": "pooled bridge"}[result.bridge]
+    method = how if result.level == 4 else f"{result.method}, {result.num_classes} classes"
+    notes = []
+    if not result.status.usable:
+        notes.append(f"NOT TO BE USED. {result.status.name}: {result.status.message}.")
+    elif result.status is not Status.SUCCESS:
+        notes.append(f"WARNING. {result.status.name}: {result.status.message}.")
+    notes += [f"Note: {warning}." for warning in result.warnings]
+    if result.level == 4 and result.bridge == "pooled":
+        notes.append(_CAVEAT_POOLED)
+    if result.level == 3:
+        notes.append(_CAVEAT_LEVEL_3)
+    notes.append(_ASSUMES[result.level])
+    title = (
+        f"Effect of {result.treatment} ({result.arm} against {result.control}) on "
+        f"{result.outcome}, level {result.level} ({method})"
+    )
+    return Table(title, ("", "estimate", "std. error", percent), rows, notes)
+
+
+def _class_table(result: Result) -> Table:
+    law = result.law
+    assert law is not None
+    rows = []
+    for u in range(len(law.effects)):
+        cells = [str(u + 1)]
+        for name in ("share", "effect"):
+            values = getattr(law, f"{name}s")
+            se = None if result.law_se is None else getattr(result.law_se, f"{name}s")[u]
+            bounds = result.law_interval and tuple(getattr(result.law_interval, f"{name}s")[u])
+            cells += [number(float(values[u])), number(se), interval(bounds)]
+        rows.append(cells)
+    notes = []
+    if result.share_harmed is not None:
+        shown = number(result.share_harmed.value) + (
+            ""
+            if result.share_harmed.interval is None
+            else f" {interval(result.share_harmed.interval)}"
+        )
+        worse = "lower" if result.better == "higher" else "higher"
+        notes.append(
+            f"Share of people in classes whose average effect is harmful ({worse} "
+            f"{result.outcome}): {shown}."
+        )
+    people = "the treated" if result.estimand == "ATT" else "everybody"
+    return Table(
+        f"Hidden classes among {people}, by increasing effect",
+        ("class", "share", "std. error", "interval", "effect", "std. error", "interval"),
+        rows,
+        notes,
+    )
+
+
+def _diagnostic_table(result: Result) -> Table:
+    d = result.diagnostics
+    sizes = ", ".join(f"{result.treatment}={arm} {size:,}" for arm, size in d.arm_sizes.items())
+    dropped = f"{result.num_dropped:,} dropped"
+    if result.missing:
+        cells = ", ".join(f"{name} {count:,}" for name, count in result.missing.items())
+        dropped += f" (missing cells: {cells})"
+    notes = [f"Rows: {result.num_rows:,} ({sizes}); {dropped}."]
+    for arm, values in d.singular_values.items():
+        given = "" if arm == "all" else f" | {result.treatment}={arm}"
+        listed = ", ".join(number(value, 3) for value in values[:6])
+        listed += ", ..." if len(values) > 6 else ""
+        strength = d.proxy_strength.get(arm)
+        used = (
+            ""
+            if strength is None
+            else (f"; smallest used is {number(strength, 3)} standard errors from 0")
+        )
+        notes.append(f"Proxies: singular values of E[z x{given}] {listed}{used}.")
+    if d.gap is not None and d.condition is not None:
+        notes.append(
+            f"Spectrum: smallest gap {number(d.gap, 3)} of the outcome's range; condition of "
+            f"the class profiles {number(d.condition, 3)}."
+        )
+    repaired = {name: size for name, size in d.repairs.items() if size > 1e-6}
+    if repaired:
+        sizes = ", ".join(f"{name} {number(size, 3)}" for name, size in repaired.items())
+        notes.append(f"Repaired to get these numbers: {sizes}.")
+    notes.append(f"Specification test: {d.specification}.")
+    if d.num_resamples:
+        failed = "none failed"
+        if d.num_failed:
+            causes = ", ".join(f"{name} {count}" for name, count in d.failed.items())
+            failed = f"{d.num_failed} failed and are left out ({causes})"
+        text = f"Intervals: {d.num_resamples:,} {d.resampling} resamples, {failed}"
+        if d.out_of_range:
+            text += f"; {d.out_of_range} out of range, kept"
+        if d.ambiguous:
+            text += f"; {d.ambiguous} with ambiguous classes"
+        notes.append(text + f"; seed {result.seed}.")
+    else:
+        notes.append("Intervals: normal, from influence functions (no resampling).")
+    return Table("Diagnostics", notes=notes)
+
+
+def _row(name: str, estimate: Estimate) -> tuple[str, str, str, str]:
+    return name, number(estimate.value), number(estimate.se), interval(estimate.interval)
