@@ -25,7 +25,7 @@ from jaxmix import demo
 from jaxmix.data import WEIGHT_KINDS, read
 from jaxmix.fit import fit
 from jaxmix.report.files import check_folder, write_whole
-from jaxmix.report.plots import ForestRow
+from jaxmix.report.plots import ForestRow, figure_class
 from jaxmix.result import Result
 from jaxmix.status import InputError
 
@@ -42,7 +42,7 @@ app = typer.Typer(
 def run(arguments: Sequence[str]) -> int:
     """Run one command and return its exit code."""
     jax.config.update("jax_enable_x64", True)
-    errors = rich.console.Console(stderr=True, highlight=False, soft_wrap=True)
+    errors = rich.console.Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
     command = typer.main.get_command(app)
     try:
         code = command.main(
@@ -158,7 +158,7 @@ def fit_command(
         result = fit(
             data,
             num_classes=_classes(classes),
-            level=int(level) if level.isdigit() else level,
+            level=int(level) if level.isdecimal() else level,
             method=method,
             bridge=bridge,
             estimand=estimand,
@@ -219,8 +219,11 @@ def _check_outputs(json: pathlib.Path | None, plot: pathlib.Path | None) -> None
             check_folder(path)
             if path.is_dir():
                 raise InputError(f"the output {str(path)!r} is a folder; name a file")
-    if plot is not None and plot.suffix.lstrip(".").lower() not in _FORMATS:
-        raise InputError(f"--plot is {str(plot)!r}: name a file that ends in {', '.join(_FORMATS)}")
+    if plot is not None:
+        if plot.suffix.lstrip(".").lower() not in _FORMATS:
+            endings = ", ".join(_FORMATS)
+            raise InputError(f"--plot is {str(plot)!r}: name a file that ends in {endings}")
+        figure_class()
 
 
 def _deliver(
@@ -272,4 +275,5 @@ def _progress(label: str) -> Iterator[Any]:
     try:
         yield update
     finally:
-        bar.stop()
+        if bar.live.is_started:  # stopping a bar that never showed prints an empty line
+            bar.stop()

@@ -56,7 +56,7 @@ def names_of(frame: Any) -> list[str]:
     if isinstance(frame, Mapping):
         return list(frame)
     names = getattr(frame, "column_names", None)  # Arrow
-    if names is None:
+    if names is None and not hasattr(frame, "collect"):  # a lazy frame has no rows yet
         names = getattr(frame, "columns", None)  # pandas, polars
     if names is None:
         raise InputError(
@@ -70,11 +70,20 @@ def raw_values(frame: Any, name: str) -> np.ndarray:
     """Return one column of any supported table as a numpy array."""
     if not isinstance(frame, Mapping) and hasattr(frame, "column_names"):
         column = frame.column(name)
-        if hasattr(column.type, "value_type"):  # dictionary-encoded text
+        if hasattr(column.type, "index_type"):  # dictionary-encoded text
             column = column.cast(column.type.value_type)
-        return np.asarray(column.to_numpy())
+        return np.asarray(column.to_numpy(zero_copy_only=False))
     column = frame[name]
-    values = column.to_numpy() if hasattr(column, "to_numpy") else np.asarray(column)
+    if isinstance(column, np.ma.MaskedArray):
+        cells = column.data.astype(object)
+        cells[np.ma.getmaskarray(column)] = None
+        column = cells
+    try:
+        values = column.to_numpy() if hasattr(column, "to_numpy") else np.asarray(column)
+    except ValueError:
+        raise InputError(
+            f"column {name!r} is ragged: a column is a one-dimensional array"
+        ) from None
     if values.ndim != 1:
         raise InputError(
             f"column {name!r} has shape {values.shape}: a column is a one-dimensional array"
@@ -98,10 +107,7 @@ def as_column(name: str, raw: np.ndarray) -> tuple[Column, np.ndarray]:
     if raw.dtype.kind not in "OUST":
         raise InputError(f"column {name!r} has type {raw.dtype}; use numbers or text")
     cells = raw.astype(object)
-    # None, NaN, pandas' NA (which is not equal to anything, nor a truth value) and "".
-    present = np.array(
-        [not (c is None or type(c).__name__ == "NAType" or c != c or c == "") for c in cells], bool
-    )
+    present = np.array([not _is_missing(cell) for cell in cells], bool)
     known = cells[present]
     if all(isinstance(c, (bool, int, float, np.number, np.bool_)) for c in known):
         values = np.full(len(cells), np.nan)
@@ -109,13 +115,23 @@ def as_column(name: str, raw: np.ndarray) -> tuple[Column, np.ndarray]:
         return as_column(name, values)
     strange = next((c for c in known if not isinstance(c, (str, bytes, bool, int, float))), None)
     if strange is not None:
+        shown = " ".join(repr(strange).split())[:60]
         raise InputError(
-            f"column {name!r} holds a {type(strange).__name__} ({strange!r}); use numbers or text"
+            f"column {name!r} holds a {type(strange).__name__} ({shown}); use numbers or text"
         )
     codes = np.zeros(len(cells), np.int32)
     levels, inverse = np.unique(np.array([str(c) for c in known]), return_inverse=True)
     codes[present] = inverse
     return Column(name, codes, tuple(str(level) for level in levels)), present
+
+
+def _is_missing(cell: Any) -> bool:
+    """Whether a cell is None, NaN, pandas' NA or NaT, or an empty text."""
+    if isinstance(cell, (str, bytes)):
+        return not cell
+    if isinstance(cell, (float, np.floating)):
+        return bool(cell != cell)
+    return cell is None or type(cell).__name__ in ("NAType", "NaTType")
 
 
 def label(value: Any) -> str:

@@ -149,6 +149,8 @@ class CausalData:
         num_input = lengths.pop()
         if num_input == 0:
             raise InputError("the table has no rows; check that the right file was read")
+        if weights is not None:
+            _check_weights(columns[weights])
         missing = {name: int((~ok).sum()) for name, ok in present.items() if not ok.all()}
         if missing:
             complete = np.logical_and.reduce(list(present.values()))
@@ -177,9 +179,13 @@ class CausalData:
                 _check_varies(columns[name], role)
         if columns[outcome].levels is not None:
             raise InputError(
-                f"outcome {outcome!r} is text ({listed(columns[outcome].labels())}); "
+                f"outcome {outcome!r} is text ({listed(_texts(columns[outcome]))}); "
                 "code it as numbers"
             )
+        views = {
+            view: tuple(columns[name] for name, role in roles.items() if role == view)
+            for view in ("z", "x", "covariates")
+        }
         arms, codes = _arms(columns[treatment], control)
         groups = None
         if cluster is not None:
@@ -191,9 +197,9 @@ class CausalData:
             outcome=columns[outcome],
             arms=arms,
             t=codes,
-            z=tuple(columns[name] for name in z),
-            x=tuple(columns[name] for name in x),
-            covariates=tuple(columns[name] for name in covariates),
+            z=views["z"],
+            x=views["x"],
+            covariates=views["covariates"],
             features=coding,
             weight=weight,
             multiplicity=multiplicity,
@@ -248,7 +254,9 @@ def read(path: str | pathlib.Path, **roles: Any) -> CausalData:
             converting = pa.csv.ConvertOptions(strings_can_be_null=True, include_columns=wanted)
             table = pa.csv.read_csv(path, read_options=reading, convert_options=converting)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
+        # What is no table may be quoted in the reason: no line breaks, no control characters.
+        reason = " ".join(str(error).split())[:200]
+        reason = "".join(c if c.isprintable() else "?" for c in reason)
         raise InputError(
             f"the file {str(path)!r} cannot be read as a table ({reason}); "
             "give a csv or parquet file with one header row"
@@ -263,9 +271,10 @@ def _roles(named: Mapping[str, Any]) -> dict[str, str]:
         if named.get(role) is not None:
             asked.append((named[role], role))
     for role in ("z", "x", "covariates"):
-        group = named.get(role) or ()
+        group = named.get(role)
         if isinstance(group, str):
             raise InputError(f"{role} is the text {group!r}: give a list of column names")
+        group = [] if group is None else list(group)
         if not group and role != "covariates":
             raise InputError(f"{role} names no column: the method needs at least one proxy there")
         asked += [(name, role) for name in group]
@@ -304,16 +313,34 @@ def _coding(features: str | Mapping[str, str]) -> dict[str, str]:
     return coding
 
 
-def _weights(column: Column, kind: str) -> np.ndarray:
+def _texts(column: Column) -> Sequence[str]:
+    """Return the levels of a text column that are no numbers, or all where all are."""
+    texts = []
+    for level in column.levels or ():
+        try:
+            float(level)
+        except ValueError:
+            texts.append(level)
+    return texts or column.labels()
+
+
+def _check_weights(column: Column) -> None:
+    """Refuse text and negative weights, rows numbered as in the table."""
     if column.levels is not None:
-        raise InputError(f"weights {column.name!r} is text; weights are numbers")
-    values = column.values
-    if (values < 0).any():
-        row = int(np.argmax(values < 0))
         raise InputError(
-            f"weights {column.name!r} is negative ({label(values[row])}, first in row {row + 1}); "
-            "weights are zero or more"
+            f"weights {column.name!r} is text ({listed(_texts(column))}); weights are numbers"
         )
+    negative = column.values < 0
+    if negative.any():
+        row = int(np.argmax(negative))
+        raise InputError(
+            f"weights {column.name!r} is negative ({label(column.values[row])}, first in row "
+            f"{row + 1}); weights are zero or more"
+        )
+
+
+def _weights(column: Column, kind: str) -> np.ndarray:
+    values = column.values
     if not (values > 0).any():
         raise InputError(f"weights {column.name!r} is zero in every row")
     if kind == "frequency" and (values != np.floor(values)).any():
@@ -327,10 +354,10 @@ def _weights(column: Column, kind: str) -> np.ndarray:
 
 def _check_varies(column: Column, role: str) -> None:
     if (column.values == column.values[0]).all():
-        value = column.levels[column.values[0]] if column.levels else label(column.values[0])
+        value = column.labels()[0]
         raise InputError(
-            f"column {column.name!r} ({role}) is constant ({value}) in the rows used; leave it out"
-            + ("" if role == "covariates" else " or take another")
+            f"column {column.name!r} ({role}) is constant ({value!r}) in the rows used; leave it "
+            + ("out" if role == "covariates" else "out or take another")
         )
 
 
@@ -340,7 +367,7 @@ def _arms(column: Column, control: Any) -> tuple[tuple[str, ...], np.ndarray]:
     labels = [column.levels[v] for v in found] if column.levels else [label(v) for v in found]
     if len(labels) < 2:
         raise InputError(
-            f"treatment {column.name!r} has one arm only ({labels[0]}) in the rows used; "
+            f"treatment {column.name!r} has one arm only ({labels[0]!r}) in the rows used; "
             "a comparison needs two"
         )
     if control is None:

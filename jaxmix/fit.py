@@ -135,14 +135,16 @@ def fit(
     >>> rows = jm.populations.paper_main(zt_strength=0.5).sample(jax.random.key(0), 5000)
     >>> data = jm.CausalData.from_frame(rows, treatment="T", outcome="Y", z=["Z"], x=["X"])
     >>> result = jm.fit(data, level=3, num_classes=2, num_resamples=100)
-    >>> result.status.name, [round(float(e), 1) for e in result.law.effects]
-    ('SUCCESS', [-0.8, 0.7])
+    >>> result.status.name, [bool(abs(e - 0.75) < 0.1) for e in abs(result.law.effects)]
+    ('SUCCESS', [True, True])
     """
     asked = {
         "level": level, "method": method, "bridge": bridge, "estimand": estimand,
         "better": better, "interval": interval, "resampling": resampling,
     }  # fmt: skip
     headline, beside = plan(data, asked, num_classes, num_resamples, confidence)
+    if not isinstance(seed, int | np.integer) or not -(2**63) <= seed < 2**63:
+        raise InputError(f"seed is {seed!r}: give a whole number of at most 63 bits")
     with jax.enable_x64(True):
         views = features.encode(data, reduce=True)
         k = headline.num_classes

@@ -8,6 +8,7 @@ vectors that contract it.
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -90,6 +91,7 @@ class Moments:
         return max_rank(self.tensor.shape[-3], self.tensor.shape[-2], self.num_shared)
 
 
+@functools.partial(jax.jit, static_argnames="covariance")
 def from_rows(views: Views, *, covariance: bool = False) -> Moments:
     """Estimate the moments from rows, in chunks of bounded memory.
 

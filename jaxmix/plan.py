@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from jaxmix.columns import listed
 from jaxmix.data import CausalData
 from jaxmix.estimators import baselines, bridge, spectral, synthetic
 from jaxmix.inference.resampling import KINDS
@@ -110,7 +111,7 @@ def plan(
         raise InputError(f"confidence is {confidence!r}: give a number between 0 and 1")
     if len(data.arms) > 2:
         raise InputError(
-            f"treatment {data.treatment!r} has {len(data.arms)} arms ({', '.join(data.arms)}): fit "
+            f"treatment {data.treatment!r} has {len(data.arms)} arms ({listed(data.arms)}): fit "
             "compares two; keep the rows of two arms"
         )
     level, method = asked["level"], asked["method"]

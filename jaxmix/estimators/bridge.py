@@ -8,6 +8,7 @@ In each arm a linear function of the outcome-side proxies stands in for the outc
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -63,6 +64,7 @@ def target_x(moments: Moments, estimand: str, arm: int) -> Float[Array, " d_x"]:
     return moments.x_by_arm[arm] / moments.arm_probabilities[arm]
 
 
+@functools.partial(jax.jit, static_argnames=("rank", "form", "estimand", "arm"))
 def solve(
     moments: Moments,
     *,
@@ -141,6 +143,7 @@ def solve(
     return Solution(value, settle(status, value), {})
 
 
+@functools.partial(jax.jit, static_argnames=("rank", "estimand", "arm"))
 def potential_means(
     moments: Moments, rank: int | None = None, *, estimand: str = "ATE", arm: int = 1
 ) -> Float[Array, " a"]:

@@ -5,6 +5,8 @@ Virk, Mazaheri, Wu, "The Spectral Structure of Latent Treatment Effects" (2026, 
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -48,6 +50,7 @@ def _best_direction(operators: Float[Array, "a k k"], arm: int) -> Float[Array, 
     return directions[jnp.argmax(score)]
 
 
+@functools.partial(jax.jit, static_argnames=("k", "arm", "estimand"))
 def solve(moments: Moments, k: int, *, arm: int = 1, estimand: str = "ATE") -> Solution:
     """Estimate classes by diagonalizing the arms' operators together.
 
@@ -95,7 +98,8 @@ def solve(moments: Moments, k: int, *, arm: int = 1, estimand: str = "ATE") -> S
     rows_inverse = inverse(rows)
     means = jnp.einsum("ui,tij,ju->tu", rows, operators, rows_inverse, precision="highest")
     raw_shares = rows_inverse.T @ (basis.T @ target_x(moments, estimand, arm))
-    shares = optax.projections.projection_simplex(raw_shares)
+    # optax's projection counts in the default integer type, which promotes float32.
+    shares = optax.projections.projection_simplex(raw_shares).astype(raw_shares.dtype)
 
     means = centre + scale * means
     order = jnp.argsort(means[arm] - means[0])
@@ -121,6 +125,7 @@ def potential_means(mixture: Mixture, arm: int = 1) -> PotentialMeans:
     return PotentialMeans(means, means[arm] - means[0])
 
 
+@functools.partial(jax.jit, static_argnames=("k", "arm", "estimand"))
 def effect_law(moments: Moments, k: int, *, arm: int = 1, estimand: str = "ATE") -> EffectLaw:
     """Estimate the distribution of class effects by the spectral operator (level 3).
 

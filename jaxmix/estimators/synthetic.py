@@ -7,7 +7,9 @@ Mazaheri, Squires, Uhler, "Synthetic Potential Outcomes and Causal Mixture Ident
 from __future__ import annotations
 
 import dataclasses
+import functools
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
@@ -56,6 +58,7 @@ def _recursion(
     return jnp.stack(values), means, where(jnp.any(inverses.deficient), Status.RANK_DEFICIENT)
 
 
+@functools.partial(jax.jit, static_argnames=("k", "order", "arm", "estimand"))
 def effect_moments(
     moments: Moments, k: int, order: int, *, arm: int = 1, estimand: str = "ATE"
 ) -> Float[Array, " order+1"]:
@@ -88,6 +91,7 @@ def effect_moments(
     return values * outcome_scale(moments)[1] ** jnp.arange(order + 1)
 
 
+@functools.partial(jax.jit, static_argnames=("k", "quadrature", "arm", "estimand"))
 def solve(
     moments: Moments,
     k: int,
@@ -127,6 +131,7 @@ def solve(
     return Solution((law, potential), settle(law.status, potential), law.stats)
 
 
+@functools.partial(jax.jit, static_argnames=("k", "quadrature", "arm", "estimand"))
 def effect_law(
     moments: Moments,
     k: int,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -92,16 +93,25 @@ class DiscretePopulation:
 
     def counts(self, key: Array, n: int) -> Float[Array, "a d_z d_x d_y"]:
         """Draw the table of counts of n rows; the cost does not depend on n."""
-        joint = self.joint()
-        return jax.random.multinomial(key, n, joint.reshape(-1)).reshape(joint.shape)
+        return _counts(self.joint(), key, n)
 
     def sample(self, key: Array, n: int) -> dict[str, Int[Array, " n"] | Float[Array, " n"]]:
         """Draw n rows: the columns T, Z, X, Y, and the hidden class U."""
-        keys = jax.random.split(key, 4)
-        u = jax.random.categorical(keys[0], jnp.log(self.shares), shape=(n,))
-        k, a, d_z = self.zt.shape
-        tz = jax.random.categorical(keys[1], jnp.log(self.zt.reshape(k, a * d_z))[u])
-        x = jax.random.categorical(keys[2], jnp.log(self.x)[u])
-        t, z = tz // d_z, tz % d_z
-        y = jax.random.categorical(keys[3], jnp.log(self.y)[u, t, x])
-        return {"T": t, "Z": z, "X": x, "Y": self.outcome_values[y], "U": u}
+        return _sample(self, key, n)
+
+
+@jax.jit
+def _counts(joint: Float[Array, "a d_z d_x d_y"], key: Array, n: Array) -> Array:
+    return jax.random.multinomial(key, n, joint.reshape(-1)).reshape(joint.shape)
+
+
+@functools.partial(jax.jit, static_argnames="n")
+def _sample(population: DiscretePopulation, key: Array, n: int) -> dict[str, Array]:
+    keys = jax.random.split(key, 4)
+    u = jax.random.categorical(keys[0], jnp.log(population.shares), shape=(n,))
+    k, a, d_z = population.zt.shape
+    tz = jax.random.categorical(keys[1], jnp.log(population.zt.reshape(k, a * d_z))[u])
+    x = jax.random.categorical(keys[2], jnp.log(population.x)[u])
+    t, z = tz // d_z, tz % d_z
+    y = jax.random.categorical(keys[3], jnp.log(population.y)[u, t, x])
+    return {"T": t, "Z": z, "X": x, "Y": population.outcome_values[y], "U": u}

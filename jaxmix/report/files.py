@@ -10,18 +10,25 @@ from jaxmix.status import InputError
 
 
 def write_whole(path: str | os.PathLike[str], content: str | bytes) -> None:
-    """Write a file so that it appears whole or not at all."""
+    """Write a file so that it appears whole or not at all.
+
+    What is no plain file, a link or a device such as ``/dev/stdout``, is written to in place.
+    """
     path = pathlib.Path(path)
     check_folder(path)
     raw = content.encode() if isinstance(content, str) else content
-    with tempfile.NamedTemporaryFile(
-        dir=path.parent, prefix=f".{path.name}.", delete=False
-    ) as file:
-        file.write(raw)
-    umask = os.umask(0)
-    os.umask(umask)
-    os.chmod(file.name, 0o666 & ~umask)
-    os.replace(file.name, path)
+    try:
+        if path.is_symlink() or (path.exists() and not path.is_file()):
+            path.write_bytes(raw)
+            return
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+            whole = pathlib.Path(folder, "whole")
+            whole.write_bytes(raw)
+            whole.replace(path)
+    except OSError as error:
+        raise InputError(
+            f"the output {str(path)!r} cannot be written ({error.strerror}); name another file"
+        ) from None
 
 
 def check_folder(path: pathlib.Path) -> None:

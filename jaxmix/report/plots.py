@@ -36,6 +36,15 @@ class ForestRow:
     kind: str = "main"
 
 
+def figure_class() -> type[Figure]:
+    """Return matplotlib's figure, or say what to install."""
+    try:
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError:
+        raise InputError("plots need the extra 'plot': pip install 'jaxmix[plot]'") from None
+    return Figure
+
+
 def effects(
     rows: Sequence[ForestRow],
     *,
@@ -64,12 +73,10 @@ def effects(
     matplotlib.figure.Figure
         Not attached to any window; ``figure.savefig(path)`` writes it.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError:
-        raise InputError("plots need the extra 'plot': pip install 'jaxmix[plot]'") from None
+    # A column may be called "$": not the start of a formula.
+    unit, title = (text.replace("$", r"\$") for text in (unit, title))
     height = 1.7 + 0.42 * max(len(rows), 3 if law else 2)
-    figure = Figure(figsize=(9.0 if law else 7.2, height), layout="constrained")
+    figure = figure_class()(figsize=(9.0 if law else 7.2, height), layout="constrained")
     axes = figure.subplots(1, 2 if law else 1, squeeze=False, width_ratios=[3, 2] if law else None)
     _forest(axes[0, 0], rows, unit)
     if law:

@@ -1,0 +1,98 @@
+"""Lists that the contract tests cross, and the bridges from oracle to library."""
+
+import functools
+import pathlib
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxmix as jm
+from tests import oracles
+
+SHARED_DATA = pathlib.Path(__file__).parents[2] / "shared" / "data"
+
+# One line per estimator of an effect law: (moments, k) -> EffectLaw.
+LAW_ESTIMATORS = {
+    "synthetic-gauss": functools.partial(jm.synthetic.effect_law, quadrature="gauss"),
+    "synthetic-pencil": functools.partial(jm.synthetic.effect_law, quadrature="pencil"),
+    "synthetic-prony": functools.partial(jm.synthetic.effect_law, quadrature="prony"),
+    "spectral": jm.spectral.effect_law,
+}
+
+# kind, k, d_z, d_x: square and overcomplete, also more z than x and the reverse.
+POPULATIONS = [
+    (kind, k, d_z, d_x)
+    for kind in ("strong", "generic")
+    for k, d_z, d_x in [(2, 2, 2), (3, 3, 3), (4, 4, 4), (2, 4, 4), (3, 6, 5), (4, 5, 8)]
+]
+
+
+def population(kind: str, k: int, d_z: int, d_x: int, seed: int = 0) -> oracles.Population:
+    """Return a random population that satisfies level 3, redrawn until it is well-conditioned."""
+    rng = np.random.default_rng([seed, k, d_z, d_x])
+    for _ in range(1000):
+        drawn = (
+            oracles.strong(rng, k, d_z, d_x)
+            if kind == "strong"
+            else oracles.generic(rng, k, d_z, d_x, min_gap=0.12)
+        )
+        blocks = drawn.joint().sum(-1)
+        values = [np.linalg.svd(block, compute_uv=False) for block in blocks]
+        if all(s[k - 1] > 3e-3 * s[0] for s in values):
+            return drawn
+    raise AssertionError(f"no well-conditioned {kind} population with k={k}")
+
+
+def exact_moments(drawn: oracles.Population, dtype=np.float64) -> jm.moments.Moments:
+    """Return the exact moments of an oracle population."""
+    return jm.moments.of_population(
+        jnp.asarray(drawn.joint(), dtype), jnp.asarray(drawn.outcome_values, dtype)
+    )
+
+
+def linear_rows(rng: np.random.Generator, n: int, d_z: int = 2, d_x: int = 2, num_w: int = 0):
+    """Return rows in which linear bridges hold: a hidden U drives T, Y and all proxies.
+
+    Y = 1 + 2 T + 1.5 U + T U + noise with variance that grows with U; ATE = 2.
+    """
+    w = rng.normal(size=(n, num_w))
+    u = rng.normal(size=n) + w.sum(1) * 0.3
+    t = (rng.uniform(size=n) < 1 / (1 + np.exp(-0.8 * u))).astype(float)
+    z = u[:, None] * np.linspace(0.8, 1.2, d_z) + rng.normal(size=(n, d_z)) + 0.3 * t[:, None]
+    x = u[:, None] * np.linspace(1.0, 0.7, d_x) + rng.normal(size=(n, d_x))
+    x += 0.2 * w.sum(1, keepdims=True)
+    noise = rng.normal(size=n) * np.exp(0.3 * np.abs(u))
+    y = 1 + 2 * t + 1.5 * u + t * u + noise + 0.5 * w.sum(1)
+    frame = {"t": t, "y": y}
+    frame |= {f"z{j}": z[:, j] for j in range(d_z)} | {f"x{j}": x[:, j] for j in range(d_x)}
+    frame |= {f"w{j}": w[:, j] for j in range(num_w)}
+    return frame
+
+
+def roles(frame: dict[str, np.ndarray]) -> dict:
+    """Return the roles of a frame whose column names begin with their role."""
+    return {
+        "treatment": "t",
+        "outcome": "y",
+        "z": [name for name in frame if name.startswith("z")],
+        "x": [name for name in frame if name.startswith("x")],
+        "covariates": [name for name in frame if name.startswith("w")],
+    }
+
+
+def causal_data(frame: dict[str, np.ndarray], **more) -> jm.CausalData:
+    return jm.CausalData.from_frame(frame, **(roles(frame) | more))
+
+
+def block(frame: dict[str, np.ndarray], first: str) -> np.ndarray:
+    """Return the columns whose names begin with a letter, side by side."""
+    return np.stack([values for name, values in frame.items() if name.startswith(first)], axis=1)
+
+
+def shared_data(name: str) -> pathlib.Path:
+    """Return a public data file, or skip where the folder is absent."""
+    path = SHARED_DATA / name
+    if not path.is_file():
+        pytest.skip(f"the public data file {name} is not on this machine")
+    return path
