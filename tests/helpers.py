@@ -52,18 +52,18 @@ def exact_moments(drawn: oracles.Population, dtype=np.float64) -> jm.moments.Mom
 
 
 def linear_rows(rng: np.random.Generator, n: int, d_z: int = 2, d_x: int = 2, num_w: int = 0):
-    """Return rows in which linear bridges hold: a hidden U drives T, Y and all proxies.
+    """Return rows in which linear bridges hold: hidden U (d_x of them) drive T, Y and all proxies.
 
-    Y = 1 + 2 T + 1.5 U + T U + noise with variance that grows with U; ATE = 2.
+    Y = 1 + 2 T + sum(U) + T U_0 + noise with variance that grows with U; ATE = 2.
     """
     w = rng.normal(size=(n, num_w))
-    u = rng.normal(size=n) + w.sum(1) * 0.3
-    t = (rng.uniform(size=n) < 1 / (1 + np.exp(-0.8 * u))).astype(float)
-    z = u[:, None] * np.linspace(0.8, 1.2, d_z) + rng.normal(size=(n, d_z)) + 0.3 * t[:, None]
-    x = u[:, None] * np.linspace(1.0, 0.7, d_x) + rng.normal(size=(n, d_x))
-    x += 0.2 * w.sum(1, keepdims=True)
-    noise = rng.normal(size=n) * np.exp(0.3 * np.abs(u))
-    y = 1 + 2 * t + 1.5 * u + t * u + noise + 0.5 * w.sum(1)
+    u = rng.normal(size=(n, d_x)) + w.sum(1, keepdims=True) * 0.3
+    t = (rng.uniform(size=n) < 1 / (1 + np.exp(-0.8 * u[:, 0]))).astype(float)
+    angles = np.arange(d_z)[:, None] - np.arange(d_x)  # loadings of full rank
+    z = 1.5 * u @ np.cos(angles).T + rng.normal(size=(n, d_z)) + 0.3 * t[:, None]
+    x = u + 0.5 * rng.normal(size=(n, d_x)) + 0.2 * w.sum(1, keepdims=True)
+    noise = rng.normal(size=n) * np.exp(0.3 * np.abs(u[:, 0]))
+    y = 1 + 2 * t + u.sum(1) + t * u[:, 0] + noise + 0.5 * w.sum(1)
     frame = {"t": t, "y": y}
     frame |= {f"z{j}": z[:, j] for j in range(d_z)} | {f"x{j}": x[:, j] for j in range(d_x)}
     frame |= {f"w{j}": w[:, j] for j in range(num_w)}
