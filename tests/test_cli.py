@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import re
+import socket
 import subprocess
 import sys
 import zipfile
@@ -82,7 +83,7 @@ def record(rows):
         assert cli.run(["fit", str(rows), *ROLES, *options, "--json", str(out)]) == 0
         return plain_json(out)
 
-    return lambda *options: run(*options)
+    return run
 
 
 def one_line(capsys):
@@ -532,14 +533,17 @@ def test_a_link_is_followed_and_a_pipe_is_no_file_to_replace(rows, tmp_path):
     assert json.loads(received)["ate"] == plain_json(target)["ate"]
 
 
-def test_an_output_that_cannot_be_written_is_one_line(rows, capsys):
-    if not pathlib.Path("/dev/full").is_char_device():
-        pytest.skip("there is no /dev/full here")
-    assert cli.run(["fit", str(rows), *ROLES, *POINT, "--json", "/dev/full"]) == 2
+def test_an_output_that_cannot_be_written_is_one_line(rows, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with socket.socket(socket.AF_UNIX) as unwritable:
+        unwritable.bind("out.json")
+        assert cli.run(["fit", str(rows), *ROLES, *POINT, "--json", "out.json"]) == 2
     out, err = capsys.readouterr()
     assert "Effect of t" in out
-    assert len(err.splitlines()) == 1
-    assert re.search("'/dev/full' cannot be written .*; name another", err)
+    assert re.fullmatch(
+        r"jaxmix: the output 'out\.json' cannot be written .*; name another.*\n", err
+    )
+    assert os.listdir() == ["out.json"]
 
 
 # --------------------------------------------------------------------- every option does its job

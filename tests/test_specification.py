@@ -109,7 +109,7 @@ def test_words_never_call_a_test_that_does_not_reject_a_proof():
 
 def test_sampling_weights_enter_the_weight_of_the_test():
     # Weights that are a constant change nothing; multiplicities of two double J.
-    frame, views = encoded(d_z=4)
+    _, views = encoded(d_z=4)
     base = overidentification(views)
 
     scaled = dataclasses.replace(views, weight=views.weight * 3.0)

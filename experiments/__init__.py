@@ -1,0 +1,1 @@
+"""Experiments: configs, benchmarks and the tables they make; no estimation code."""

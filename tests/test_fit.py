@@ -1,0 +1,332 @@
+"""The whole way from data to result: which level, which numbers, which warnings."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+
+import jaxmix as jm
+from jaxmix import InputError, Status
+from jaxmix.fit import _withdrawn
+from tests import oracles
+from tests.helpers import block, causal_data, linear_rows
+
+ROLES = {"treatment": "T", "outcome": "Y", "z": ["Z"], "x": ["X"]}
+
+
+def paper_data(n=4000, seed=0, zt=0.5, xy=0.0, **more):
+    rows = jm.populations.paper_main(zt, xy).sample(jax.random.key(seed), n)
+    rows = {name: np.asarray(values) for name, values in rows.items()}
+    return jm.CausalData.from_frame(rows | more.pop("extra", {}), **(ROLES | more))
+
+
+@pytest.fixture(scope="module")
+def data():
+    return paper_data()
+
+
+@pytest.fixture(scope="module")
+def auto(data):
+    return jm.fit(data, num_classes=2, num_resamples=200)
+
+
+def test_headline_is_level_4_and_level_3_stands_beside_it(data, auto):
+    assert (auto.level, auto.method, auto.num_classes) == (4, "bridge", 2)
+    assert auto.conditional.level == 3
+    assert auto.conditional.method == "spectral"
+    assert auto.law is auto.conditional.law
+    alone = jm.fit(data, level=4, num_resamples=0)
+    assert alone.ate.value == pytest.approx(auto.ate.value, rel=1e-10)
+    assert alone.law is alone.share_harmed is alone.conditional is None
+    assert "conditional on X not affecting Y" in auto.summary()
+
+
+def test_numbers_are_those_of_the_pure_functions(data, auto):
+    views = jm.features.encode(data)
+    moments = jm.moments.from_rows(views)
+    np.testing.assert_allclose(
+        [e.value for e in auto.potential_means.values()], jm.bridge.potential_means(moments, 2)
+    )
+    law = jm.spectral.effect_law(moments, 2)
+    np.testing.assert_allclose(auto.law.effects, law.effects, rtol=1e-8)
+    assert auto.conditional.ate.value == pytest.approx(float(law.mean), rel=1e-8)
+    y, t = (np.asarray(a) for a in (data.outcome.values, data.t))
+    assert auto.naive.value == pytest.approx(y[t == 1].mean() - y[t == 0].mean())
+
+
+@pytest.mark.parametrize("method", ["synthetic", "spectral"])
+def test_level_3_on_its_own(data, method):
+    result = jm.fit(data, level=3, num_classes=2, method=method, num_resamples=200)
+    assert (result.level, result.method, result.status) == (3, method, Status.SUCCESS)
+    for effect, truth, (lower, upper) in zip(
+        result.law.effects, [-0.75, 0.75], result.law_interval.effects, strict=True
+    ):
+        assert abs(effect - truth) < 0.15
+        assert lower < effect < upper
+    assert result.share_harmed.value == pytest.approx(float(result.law.shares[0]))
+    assert result.law_se.shares.shape == (2,)
+
+
+def test_influence_and_bootstrap_agree(data, auto):
+    quick = jm.fit(data, num_classes=2, num_resamples=0)
+    assert quick.diagnostics.num_resamples == 0
+    for name in ("ate", "naive"):
+        assert getattr(quick, name).se == pytest.approx(getattr(auto, name).se, rel=0.2)
+        value, se, (lower, upper) = getattr(quick, name)
+        assert (upper - value, value - lower) == pytest.approx(
+            (1.95996 * se, 1.95996 * se), rel=1e-4
+        )
+    np.testing.assert_allclose(quick.law_se.effects, auto.law_se.effects, rtol=0.25)
+    # A step function of the law has no derivative to take a standard error from.
+    assert quick.share_harmed.se is None
+
+
+def test_reduced_rows_give_the_same_result_as_all_rows(data, monkeypatch):
+    reduced = jm.fit(data, num_classes=2, num_resamples=0)
+    monkeypatch.setattr("jaxmix.features.distinct", lambda d: d)
+    whole = jm.fit(data, num_classes=2, num_resamples=0)
+    assert reduced.num_rows == whole.num_rows == 4000
+    assert reduced.ate.value == pytest.approx(whole.ate.value, rel=1e-9)
+    assert reduced.ate.se == pytest.approx(whole.ate.se, rel=1e-9)
+    np.testing.assert_allclose(reduced.law_se.effects, whole.law_se.effects, rtol=1e-8)
+
+
+def test_seeds_repeat_and_differ(data, auto):
+    again = jm.fit(data, num_classes=2, num_resamples=200)
+    assert again.to_dict() == auto.to_dict()
+    other = jm.fit(data, num_classes=2, num_resamples=200, seed=1)
+    assert other.ate.value == auto.ate.value
+    assert other.ate.se != auto.ate.se
+
+
+def test_resampling_kinds(data):
+    kinds = {None: "multinomial", "poisson": "poisson", "bayesian": "bayesian"}
+    errors = []
+    for asked, used in kinds.items():
+        result = jm.fit(data, num_resamples=400, resampling=asked)
+        assert result.diagnostics.resampling == used
+        errors.append(result.ate.se)
+    np.testing.assert_allclose(errors, errors[0], rtol=0.25)
+    assert len(set(errors)) == 3
+    continuous = causal_data(linear_rows(np.random.default_rng(0), 300))
+    assert jm.fit(continuous, num_resamples=20).diagnostics.resampling == "poisson"
+
+
+def test_normal_and_percentile_intervals(data):
+    normal = jm.fit(data, num_resamples=200, interval="normal", confidence=0.9)
+    value, se, (lower, upper) = normal.ate
+    assert (upper - lower) / (2 * se) == pytest.approx(1.64485, rel=1e-4)
+    assert (upper + lower) / 2 == pytest.approx(value)
+    percentile = jm.fit(data, num_resamples=200, confidence=0.9)
+    assert percentile.ate.se == se
+    assert percentile.ate.interval != (lower, upper)
+
+
+def test_the_treated(data):
+    result = jm.fit(data, num_classes=2, estimand="ATT", num_resamples=0)
+    truth = jm.populations.paper_main(0.5)
+    assert result.ate.value == pytest.approx(float(truth.att), abs=4 * result.ate.se)
+    # The treated arm's mean is observed, so the class table and the mean share it.
+    y, t = np.asarray(data.outcome.values), np.asarray(data.t)
+    assert result.potential_means["1"].value == pytest.approx(y[t == 1].mean())
+    shares = truth.treated_law.shares
+    np.testing.assert_allclose(result.law.shares, shares, atol=4 * result.law_se.shares.max())
+
+
+def test_covariates_and_pooled_bridge_against_regression_on_rows():
+    frame = linear_rows(np.random.default_rng(1), 900, num_w=2)
+    data = causal_data(frame)
+    args = (
+        frame["y"],
+        frame["t"].astype(int),
+        block(frame, "z"),
+        block(frame, "x"),
+        block(frame, "w"),
+    )
+    value, means, se = oracles.bridge_by_arm(*args)
+    result = jm.fit(data, num_resamples=0)
+    assert result.ate[:2] == pytest.approx((value, se), rel=1e-7)
+    assert [e.value for e in result.potential_means.values()] == pytest.approx(means, rel=1e-7)
+    value, se = oracles.bridge_pooled(*args)
+    pooled = jm.fit(data, bridge="pooled", num_resamples=0)
+    assert pooled.ate[:2] == pytest.approx((value, se), rel=1e-7)
+    assert "neither ATE nor ATT" in " ".join(pooled.summary().split())
+    assert list(pooled.diagnostics.singular_values) == ["all"]
+
+
+def test_better_turns_the_share_harmed(data):
+    higher, lower = (
+        jm.fit(data, level=3, num_classes=2, num_resamples=0, better=b).share_harmed.value
+        for b in ("higher", "lower")
+    )
+    assert higher + lower == pytest.approx(1.0)
+    assert higher != lower
+
+
+def test_outcome_units_are_the_users():
+    rows = jm.populations.paper_main(0.5).sample(jax.random.key(0), 4000)
+    rows = {name: np.asarray(values) for name, values in rows.items()}
+    dollars = rows | {"Y": 1000 * rows["Y"] + 500}
+    plain, scaled = (
+        jm.fit(jm.CausalData.from_frame(r, **ROLES), num_classes=2, num_resamples=20)
+        for r in (rows, dollars)
+    )
+    assert scaled.ate.se == pytest.approx(1000 * plain.ate.se, rel=1e-6)
+    np.testing.assert_allclose(scaled.law.effects, 1000 * plain.law.effects, rtol=1e-6)
+    np.testing.assert_allclose(
+        scaled.law_interval.effects, 1000 * plain.law_interval.effects, rtol=1e-6
+    )
+
+
+def test_sampling_weights_and_frequency_weights():
+    times = np.random.default_rng(0).integers(1, 4, 4000).astype(float)
+    frequency = paper_data(extra={"w": times}, weights="w", weights_kind="frequency")
+    sampling = paper_data(extra={"w": 7 * times}, weights="w")
+    a, b = (jm.fit(d, num_classes=2, num_resamples=0) for d in (frequency, sampling))
+    # One estimate; but counts are more rows, while weights are the same rows.
+    assert a.ate.value == pytest.approx(b.ate.value, rel=1e-9)
+    assert a.num_rows == times.sum()
+    assert b.num_rows == 4000
+    assert a.ate.se < 0.85 * b.ate.se
+
+
+def test_clusters_widen_the_intervals():
+    rows = jm.populations.paper_main(0.5).sample(jax.random.key(0), 1000)
+    copies = {name: np.repeat(np.asarray(values), 4) for name, values in rows.items()}
+    copies["g"] = np.repeat(np.arange(1000), 4)
+    single = jm.fit(jm.CausalData.from_frame(copies, **ROLES), num_resamples=300)
+    whole = jm.fit(jm.CausalData.from_frame(copies, **ROLES, cluster="g"), num_resamples=300)
+    assert whole.ate.se == pytest.approx(2 * single.ate.se, rel=0.25)
+
+
+def test_weak_proxies_are_said_aloud():
+    rng = np.random.default_rng(0)
+    u = rng.integers(0, 2, 2000)
+    frame = {
+        "T": (rng.uniform(size=2000) < 0.3 + 0.4 * u).astype(int),
+        "Z": (rng.uniform(size=2000) < 0.48 + 0.04 * u).astype(int),
+        "X": (rng.uniform(size=2000) < 0.45 + 0.1 * u).astype(int),
+    }
+    frame["Y"] = u + frame["T"] + rng.normal(size=2000)
+    result = jm.fit(jm.CausalData.from_frame(frame, **ROLES), num_resamples=0)
+    assert min(result.diagnostics.proxy_strength.values()) < np.sqrt(10)
+    assert result.status in (Status.WEAK_PROXIES, Status.OUT_OF_RANGE)
+    assert "weak" in result.summary()
+
+
+def test_strong_proxies_are_not_called_weak(auto):
+    assert auto.status == Status.SUCCESS
+    assert min(auto.diagnostics.proxy_strength.values()) > np.sqrt(10)
+
+
+def test_a_failed_level_3_is_withdrawn_and_the_headline_stands():
+    rng = np.random.default_rng(3)
+    n = 400
+    frame = {name: rng.normal(size=n) for name in ("z0", "z1", "x0", "x1", "y")}
+    frame["t"] = rng.integers(0, 2, n)
+    result = jm.fit(causal_data(frame), num_classes=3, num_resamples=20)
+    assert result.law is result.share_harmed is None
+    assert not result.conditional.status.usable
+    assert "NOT TO BE USED" in result.summary()
+    assert any("level 3 was withdrawn" in warning for warning in result.warnings)
+    record = json.loads(json.dumps(result.to_dict(), allow_nan=False))
+    assert record["law"] is None
+    assert record["diagnostics"]["level_3"]["status"] == result.conditional.status.name
+
+
+def test_level_3_is_withdrawn_when_most_resamples_have_no_estimate(auto):
+    d = auto.conditional.diagnostics
+    assert _withdrawn(auto.conditional) == ""
+    broken = dataclasses.replace(d, failed={"COMPLEX_SPECTRUM": 80}, out_of_range=30)
+    assert "110 of 200" in _withdrawn(dataclasses.replace(auto.conditional, diagnostics=broken))
+
+
+def test_failed_resamples_are_counted_and_told():
+    rows = jm.populations.paper_main(0.5).sample(jax.random.key(4), 60)
+    rows = {name: np.asarray(values) for name, values in rows.items()}
+    data = jm.CausalData.from_frame(rows, **ROLES)
+    result = jm.fit(data, level=3, num_classes=2, num_resamples=300, method="synthetic")
+    d = result.diagnostics
+    assert d.num_failed + d.out_of_range > 0
+    assert sum(d.failed.values()) == d.num_failed
+    if d.num_failed:
+        assert f"{d.num_failed} failed" in result.summary()
+    assert f"{d.out_of_range} out of range" in " ".join(result.summary().split())
+
+
+def test_overidentified_bridge_is_tested_and_a_rejection_is_said():
+    frame = linear_rows(np.random.default_rng(5), 1500, d_z=4, d_x=2)
+    good = jm.fit(causal_data(frame), num_resamples=0)
+    assert good.diagnostics.specification.applies
+    assert good.diagnostics.specification.df == 4
+    bad = jm.fit(causal_data(frame | {"y": frame["y"] + frame["z3"]}), num_resamples=0)
+    assert bad.diagnostics.specification.rejects()
+    assert any("specification test rejects" in warning for warning in bad.warnings)
+
+
+def test_progress_is_told_of_every_resample(data):
+    told = []
+    jm.fit(data, num_resamples=50, progress=lambda done, total: told.append((done, total)))
+    assert told[-1] == (50, 50)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"level": 5}, "level is 5: use one of"),
+        ({"method": "em"}, "method is 'em': use one of"),
+        ({"bridge": "both"}, "bridge is 'both'"),
+        ({"estimand": "LATE"}, "'ATE', 'ATT'"),
+        ({"better": "more"}, "'higher', 'lower'"),
+        ({"interval": "bca"}, "'percentile', 'normal'"),
+        ({"resampling": "wild"}, "'multinomial', 'poisson', 'bayesian'"),
+        ({"level": 2, "num_classes": 2}, "level 2 is not built yet"),
+        ({"method": "factorization"}, "'factorization' is not built yet"),
+        ({"num_classes": "auto"}, "num_classes='auto' is not built yet"),
+        ({"num_classes": 0}, "num_classes is 0"),
+        ({"num_classes": 2.0}, "num_classes is 2.0"),
+        ({"num_classes": 3}, "num_classes is 3, but the proxies can tell apart at most 2 classes"),
+        ({"num_resamples": 5}, "num_resamples is 5"),
+        ({"num_resamples": -1}, "num_resamples is -1"),
+        ({"confidence": 95}, "confidence is 95"),
+        ({"level": 3}, "level 3 needs a number of classes"),
+        ({"method": "spectral"}, "level 3 needs a number of classes"),
+        ({"level": 4, "method": "spectral"}, "'spectral' is of level 3"),
+        ({"level": 3, "method": "bridge", "num_classes": 2}, "'bridge' is of level 4"),
+        ({"bridge": "pooled", "estimand": "ATT"}, "the pooled bridge has no ATT"),
+        ({"bridge": "pooled", "level": 3, "num_classes": 2}, "pooled bridge is of level 4"),
+    ],
+    ids=str,
+)
+def test_options_that_do_not_go_together(data, options, words):
+    with pytest.raises(InputError) as caught:
+        jm.fit(data, **options)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_the_data_cannot_carry():
+    covariates = paper_data(
+        extra={"w": np.random.default_rng(0).normal(size=4000)}, covariates=["w"]
+    )
+    with pytest.raises(InputError, match="covariates \\('w'\\) belong to level 4"):
+        jm.fit(covariates, num_classes=2)
+    assert jm.fit(covariates, num_classes=2, level=4, num_resamples=0).law is None
+    arms = paper_data(extra={"T": np.arange(4000) % 3}, control="0")
+    with pytest.raises(InputError, match=r"has 3 arms"):
+        jm.fit(arms)
+
+
+def test_percentile_intervals_cover_the_effects():
+    # 100 data sets, 95 %: fewer than 88 is beyond three standard errors.
+    inside = np.zeros(3)
+    for seed in range(100):
+        result = jm.fit(paper_data(3000, seed, zt=0.5), num_classes=2, num_resamples=200, seed=seed)
+        lower, upper = result.ate.interval
+        inside[0] += lower <= 0.0 <= upper
+        for u, truth in enumerate([-0.75, 0.75]):
+            lower, upper = result.law_interval.effects[u]
+            inside[1 + u] += lower <= truth <= upper
+    assert (inside >= 88).all(), inside

@@ -1,0 +1,93 @@
+"""The house: imports run down, files stay short, nothing speaks of where it was made."""
+
+import ast
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+import jaxmix
+
+PACKAGE = pathlib.Path(jaxmix.__file__).parent
+
+# From the lowest room to the highest; a room imports from those before it, and from itself.
+ROOMS = [
+    "status", "columns", "solvers", "report", "data", "features", "moments", "mixture",
+    "estimators", "populations", "inference", "summary", "result", "plan", "fit", "demo", "cli",
+    "__main__",
+]  # fmt: skip
+
+
+def modules():
+    return sorted(path for path in PACKAGE.rglob("*.py"))
+
+
+def room(name: str) -> str:
+    return name.split(".")[1] if name.count(".") else "__init__"
+
+
+def imports(path):
+    """Yield the jaxmix modules that a file imports, except for types only."""
+    tree = ast.parse(path.read_text())
+    for_types = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        for inner in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        if id(node) in for_types:
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name.startswith("jaxmix"))
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("jaxmix"):
+            for alias in node.names:
+                yield node.module if node.module != "jaxmix" else f"jaxmix.{alias.name}"
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_run_down(path):
+    own = ".".join(["jaxmix", *path.relative_to(PACKAGE).with_suffix("").parts])
+    if own == "jaxmix.__init__":
+        return
+    assert room(own) in ROOMS, f"{own} has no place in the order of rooms"
+    for other in imports(path):
+        assert ROOMS.index(room(other)) <= ROOMS.index(room(own)), f"{own} imports {other}"
+
+
+def test_every_room_is_there():
+    found = {
+        room(".".join(["jaxmix", *p.relative_to(PACKAGE).with_suffix("").parts])) for p in modules()
+    }
+    assert found - {"__init__"} == set(ROOMS)
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_files_stay_short(path):
+    assert len(path.read_text().splitlines()) <= 400
+
+
+def test_public_names_exist_and_are_listed():
+    assert sorted(jaxmix.__all__) == jaxmix.__all__
+    for name in jaxmix.__all__:
+        assert hasattr(jaxmix, name)
+
+
+def test_import_flips_no_switch_and_needs_no_extra():
+    code = (
+        "import sys\n"
+        "extras = 'pandas pyarrow matplotlib typer rich networkx causaldata'.split()\n"
+        "sys.modules |= dict.fromkeys(extras)\n"
+        "import jax, jaxmix\n"
+        "assert not jax.config.jax_enable_x64\n"
+        "rows = jaxmix.populations.paper_main(0.5).sample(jax.random.key(0), 2000)\n"
+        "data = jaxmix.CausalData.from_frame(rows, treatment='T', outcome='Y', z=['Z'], x=['X'])\n"
+        "result = jaxmix.fit(data, num_classes=2, num_resamples=0)\n"
+        "assert result.law is not None and result.law.effects.dtype == 'float64'\n"
+        "assert not jax.config.jax_enable_x64\n"
+        "print(result.ate.value)\n"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert abs(float(run.stdout)) < 0.5
