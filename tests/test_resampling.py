@@ -47,9 +47,7 @@ def repeated(views):
 
 def drawn(views, kind, count=2000):
     keys = jax.random.split(jax.random.key(3), count)
-    return np.asarray(
-        jax.jit(jax.vmap(lambda k: resampling.draw_multiplicities(k, views, kind)))(keys)
-    )
+    return np.asarray(jax.jit(lambda k: resampling.draw_multiplicities(k, views, kind))(keys))
 
 
 @kinds

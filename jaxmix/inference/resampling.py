@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxmix import moments
 from jaxmix.features import Views
 from jaxmix.moments import Moments
+from jaxmix.solvers.sampling import multinomial
 
 KINDS = ("multinomial", "poisson", "bayesian")
 
@@ -27,15 +28,15 @@ Statistic = Callable[[Moments], Any]
 Progress = Callable[[int, int], None]
 
 
-def draw_multiplicities(key: Array, views: Views, kind: str = "multinomial") -> Float[Array, " n"]:
-    """Draw how often each row occurs in one resample.
+def draw_multiplicities(keys: Array, views: Views, kind: str) -> Float[Array, "r n"]:
+    """Draw how often each row occurs in each of several resamples.
 
     Clusters, where there are any, are drawn whole.
 
     Parameters
     ----------
-    key
-        JAX key of this resample.
+    keys
+        ``(r,)`` JAX keys, one for each resample.
     views
         The rows; a row that stands for m identical ones is drawn as m.
     kind
@@ -44,34 +45,41 @@ def draw_multiplicities(key: Array, views: Views, kind: str = "multinomial") -> 
         (Rubin 1981).
     """
     dtype = views.multiplicity.dtype
-    if views.num_clusters:
-        drawn = _draw_units(key, views.num_clusters, kind, dtype)
-        return drawn[views.cluster] * views.multiplicity
-    if not views.repeated:
-        return _draw_units(key, len(views.t), kind, dtype)
-    count = views.multiplicity
+    if views.cluster is not None:
+        drawn = _draw_units(keys, views.num_clusters, kind, dtype)
+        return drawn[:, views.cluster] * views.multiplicity
+    if views.repeated:
+        return _draw_counts(keys, views.multiplicity, kind)
+    return _draw_units(keys, len(views.t), kind, dtype)
+
+
+def _draw_counts(keys: Array, counts: Float[Array, " m"], kind: str) -> Float[Array, "r m"]:
+    """Draw tables of counts like the one observed."""
     if kind == "multinomial":
-        return jax.random.multinomial(key, count.sum(), count / count.sum())
+        return multinomial(keys, counts.sum(), counts)
     if kind == "poisson":
-        return jax.random.poisson(key, count).astype(dtype)
-    return jax.random.gamma(key, count)
+        draws = jax.vmap(lambda key: jax.random.poisson(key, counts))(keys)
+        return draws.astype(counts.dtype)
+    return jax.vmap(lambda key: jax.random.gamma(key, counts))(keys)
 
 
-def _draw_units(key: Array, n: int, kind: str, dtype: jnp.dtype) -> Float[Array, " n"]:
+def _draw_units(keys: Array, n: int, kind: str, dtype: jnp.dtype) -> Float[Array, "r n"]:
     """Draw the multiplicities of n units that each stand for themselves."""
-    if kind == "multinomial":
-        chosen = jax.random.randint(key, (n,), 0, n)
-        return jnp.zeros(n, dtype).at[chosen].add(1.0)
-    if kind == "poisson":
-        # By inversion: a rejection sampler costs twenty times as much. Beyond 18 the
+
+    def one(key: Array) -> Float[Array, " n"]:
+        if kind == "multinomial":
+            chosen = jax.random.randint(key, (n,), 0, n)
+            return jnp.zeros(n, dtype).at[chosen].add(1.0)
+        if kind == "bayesian":
+            return jax.random.exponential(key, (n,), dtype)
+        # Poisson by inversion: a rejection sampler costs twenty times as much. Beyond 18 the
         # probability, 3e-18, is below the resolution of the uniform draw.
         j = np.arange(19)
         cdf = np.cumsum(np.exp(-1.0) / np.cumprod(np.maximum(j, 1.0)))
         uniform = jax.random.uniform(key, (n,), dtype)
         return sum(((uniform >= c).astype(dtype) for c in cdf), start=jnp.zeros(n, dtype))
-    if kind == "bayesian":
-        return jax.random.exponential(key, (n,), dtype)
-    raise ValueError(f"kind is {kind!r}: use one of {', '.join(KINDS)}")
+
+    return jax.vmap(one)(keys)
 
 
 def bootstrap(
@@ -160,21 +168,21 @@ def _evaluate(  # type: ignore[no-untyped-def]
     statistic: Statistic, data, outcome_values, key: Array, indices: Int[Array, " r"],
     kind: str, chunk: int,
 ) -> Any:  # fmt: skip
-    def one(index: Int[Array, ""]) -> Any:
-        own = jax.random.fold_in(key, index)
+    def of_weights(drawn: Float[Array, " n"]) -> Any:
         if isinstance(data, Views):
-            drawn = draw_multiplicities(own, data, kind)
             return statistic(moments.from_rows(dataclasses.replace(data, multiplicity=drawn)))
-        flat = data.reshape(-1)
-        if kind == "multinomial":
-            drawn = jax.random.multinomial(own, flat.sum(), flat / flat.sum())
-        elif kind == "poisson":
-            drawn = jax.random.poisson(own, flat).astype(flat.dtype)
-        else:
-            drawn = jax.random.gamma(own, flat)
         return statistic(moments.from_counts(drawn.reshape(data.shape), outcome_values))
 
-    return jax.lax.map(one, indices, batch_size=chunk)
+    def one_chunk(own: Int[Array, " c"]) -> Any:
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, own)
+        if isinstance(data, Views):
+            drawn = draw_multiplicities(keys, data, kind)
+        else:
+            drawn = _draw_counts(keys, data.reshape(-1), kind)
+        return jax.vmap(of_weights)(drawn)
+
+    results = jax.lax.map(one_chunk, indices.reshape(-1, chunk))
+    return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), results)
 
 
 def align(

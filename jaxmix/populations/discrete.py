@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxmix import moments
 from jaxmix.mixture import EffectLaw
+from jaxmix.solvers.sampling import multinomial
 
 
 @jax.tree_util.register_dataclass
@@ -102,7 +103,7 @@ class DiscretePopulation:
 
 @jax.jit
 def _counts(joint: Float[Array, "a d_z d_x d_y"], key: Array, n: Array) -> Array:
-    return jax.random.multinomial(key, n, joint.reshape(-1)).reshape(joint.shape)
+    return multinomial(key[None], n, joint.reshape(-1))[0].reshape(joint.shape)
 
 
 @functools.partial(jax.jit, static_argnames="n")

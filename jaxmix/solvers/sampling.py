@@ -31,56 +31,73 @@ _STIRLING_TAIL = np.array(
 )
 
 
-def multinomial(key: Array, n: Array | float, p: Float[Array, " m"]) -> Float[Array, " m"]:
-    """Draw the counts of n independent categorical draws.
+@jax.jit
+def multinomial(keys: Array, n: Array | float, p: Float[Array, " m"]) -> Float[Array, "r m"]:
+    """Draw tables of the counts of n independent categorical draws.
 
     Parameters
     ----------
-    key
-        JAX key.
+    keys
+        ``(r,)`` JAX keys, one for each table. Give many at once: the few draws that a first
+        attempt leaves open are gathered over all tables.
     n
-        Number of draws, a whole number.
+        Number of draws in each table, a whole number up to 2^53 in float64.
     p
         ``(m,)`` probabilities, in any scale; a cell of probability 0 stays empty.
 
     Returns
     -------
     Array
-        ``(m,)`` counts as floating-point numbers that sum to n.
+        ``(r, m)`` counts as floating-point numbers; each row sums to n and depends on its own
+        key alone.
 
     Examples
     --------
     >>> import jax, jax.numpy as jnp
-    >>> counts = multinomial(jax.random.key(0), 100, jnp.array([0.2, 0.0, 0.8]))
-    >>> float(counts.sum()), float(counts[1])
-    (100.0, 0.0)
+    >>> keys = jax.random.split(jax.random.key(0), 3)
+    >>> counts = multinomial(keys, 100, jnp.array([0.2, 0.0, 0.8]))
+    >>> counts.sum(1).tolist(), counts[:, 1].tolist()
+    ([100.0, 100.0, 100.0], [0.0, 0.0, 0.0])
     """
-    m = p.shape[0]
+    r, m = keys.shape[0], p.shape[0]
     depth = max(m - 1, 0).bit_length()
-    sums = [jnp.zeros(2**depth, p.dtype).at[:m].set(p)]
+    if depth == 0:
+        return jnp.full((r, 1), n, p.dtype)
+    sums = jnp.zeros(2**depth, p.dtype).at[:m].set(p)
+    shares = []  # of the left half, from the last level to the first
     for _ in range(depth):
-        sums.append(sums[-1][0::2] + sums[-1][1::2])
-    counts = jnp.asarray(n, p.dtype).reshape(1)
-    for level in range(depth):
-        whole, left = sums[depth - level], sums[depth - level - 1][0::2]
-        share = jnp.where(whole > 0, left / jnp.where(whole > 0, whole, 1.0), 0.0)
-        first = binomial(jax.random.fold_in(key, level), counts, share)
-        counts = jnp.stack([first, counts - first], axis=1).reshape(-1)
-    return counts[:m]
+        left, sums = sums[0::2], sums[0::2] + sums[1::2]
+        shares.append(jnp.where(sums > 0, left / jnp.where(sums > 0, sums, 1.0), 0.0))
+
+    def split(whole: Array, number: Array | int, share: Array) -> Array:
+        own = jax.vmap(jax.random.fold_in, (0, None))(keys, number)
+        first = binomial(own, whole, jnp.broadcast_to(share, whole.shape))
+        return jnp.stack([first, whole - first], axis=2).reshape(r, -1)
+
+    # Padded to the width of the last level, the levels are one loop body to compile.
+    width = 2 ** (depth - 1)
+    padded = jnp.stack([jnp.pad(share, (0, width - len(share))) for share in shares[::-1]])
+    counts = jnp.zeros((r, 2 * width), p.dtype).at[:, 0].set(n)
+    counts, _ = jax.lax.scan(
+        lambda counts, level: (split(counts[:, :width], *level), None),
+        counts,
+        (jnp.arange(depth), padded),
+    )
+    return counts[:, :m]
 
 
-def binomial(key: Array, n: Float[Array, " w"], p: Float[Array, " w"]) -> Float[Array, " w"]:
-    """Draw independent binomial counts.
+@jax.jit
+def binomial(keys: Array, n: Float[Array, "r w"], p: Float[Array, "r w"]) -> Float[Array, "r w"]:
+    """Draw independent binomial counts, one key for each row.
 
-    By transformed rejection where the mean is at least 10 (BTRS, Hörmann 1993), and by
-    inversion below.
+    By transformed rejection where the mean is at least 10 (BTRS), and by inversion below.
 
     Parameters
     ----------
-    key
-        JAX key.
+    keys
+        ``(r,)`` JAX keys.
     n, p
-        ``(w,)`` numbers of trials (whole, up to 2^53 in float64) and probabilities.
+        ``(r, w)`` numbers of trials (whole) and probabilities.
 
     References
     ----------
@@ -90,24 +107,25 @@ def binomial(key: Array, n: Float[Array, " w"], p: Float[Array, " w"]) -> Float[
     Examples
     --------
     >>> import jax, jax.numpy as jnp
-    >>> binomial(jax.random.key(0), jnp.array([5.0, 5.0]), jnp.array([0.0, 1.0])).tolist()
-    [0.0, 5.0]
+    >>> keys = jax.random.split(jax.random.key(0), 1)
+    >>> binomial(keys, jnp.array([[5.0, 5.0]]), jnp.array([[0.0, 1.0]])).tolist()
+    [[0.0, 5.0]]
     """
     rare = jnp.minimum(p, 1.0 - p)
     small = ~(n * rare >= _SMALL_MEAN)
-    keys = jax.random.split(key)
+    pairs = jax.vmap(jax.random.split)(keys)
     count = jnp.where(
         small,
-        _by_inversion(keys[0], jnp.where(small, n, 0.0), rare),
-        _by_rejection(keys[1], jnp.where(small, 40.0, n), jnp.where(small, 0.5, rare), small),
+        _by_inversion(pairs[:, 0], jnp.where(small, n, 0.0), rare),
+        _by_rejection(pairs[:, 1], jnp.where(small, 40.0, n), jnp.where(small, 0.5, rare), small),
     )
     return jnp.where(p > 0.5, n - count, count)
 
 
 def _by_inversion(
-    key: Array, n: Float[Array, " w"], p: Float[Array, " w"]
-) -> Float[Array, " w"]:
-    uniform = jax.random.uniform(key, n.shape, n.dtype)
+    keys: Array, n: Float[Array, "r w"], p: Float[Array, "r w"]
+) -> Float[Array, "r w"]:
+    uniform = jax.vmap(lambda key: jax.random.uniform(key, n.shape[1:], n.dtype))(keys)
     odds = p / (1.0 - p)
 
     def unfinished(state: tuple[Array, ...]) -> Array:
@@ -121,50 +139,84 @@ def _by_inversion(
         return jnp.where(more, count + 1.0, count), pmf, jnp.where(more, cdf + pmf, cdf)
 
     none = jnp.exp(n * jnp.log1p(-p))
-    start = (jnp.zeros_like(n), none, none)
+    start: tuple[Array, ...] = (jnp.zeros_like(n), none, none)
     return jax.lax.while_loop(lambda s: jnp.any(unfinished(s)), step, start)[0]
 
 
-def _by_rejection(
-    key: Array, n: Float[Array, " w"], p: Float[Array, " w"], skip: Array
-) -> Float[Array, " w"]:
-    # The constants and the acceptance test are Hörmann's, algorithm BTRS.
+def _propose(n: Array, p: Array, u: Array, v: Array) -> tuple[Array, Array]:
+    """Return a candidate, and whether it is accepted without looking at its probability."""
+    # The constants here and in `_accepted` are Hörmann's, algorithm BTRS.
+    spread = jnp.sqrt(n * p * (1.0 - p))
+    b = 1.15 + 2.53 * spread
+    a = -0.0873 + 0.0248 * b + 0.01 * p
+    us = 0.5 - jnp.abs(u)
+    k = jnp.floor((2.0 * a / us + b) * u + n * p + 0.5)
+    quick = (us >= 0.07) & (v <= 0.92 - 4.2 / b)
+    return k, quick & (k >= 0) & (k <= n)
+
+
+def _accepted(n: Array, p: Array, u: Array, v: Array, k: Array) -> Array:
+    """Whether a candidate is accepted by its probability relative to the mode's."""
     odds = p / (1.0 - p)
     spread = jnp.sqrt(n * p * (1.0 - p))
     b = 1.15 + 2.53 * spread
     a = -0.0873 + 0.0248 * b + 0.01 * p
-    alpha = (2.83 + 5.1 / b) * spread
-    quick = 0.92 - 4.2 / b
+    us = 0.5 - jnp.abs(u)
     mode = jnp.floor((n + 1.0) * p)
-    at_mode = (
+    inside = (k >= 0) & (k <= n)
+    k = jnp.where(inside, k, mode)
+    bound = (
         (mode + 0.5) * jnp.log((mode + 1.0) / (odds * (n - mode + 1.0)))
+        + (n + 1.0) * jnp.log((n - mode + 1.0) / (n - k + 1.0))
+        + (k + 0.5) * jnp.log(odds * (n - k + 1.0) / (k + 1.0))
         + _stirling_tail(mode)
         + _stirling_tail(n - mode)
+        - _stirling_tail(k)
+        - _stirling_tail(n - k)
     )
+    return inside & (jnp.log(v * (2.83 + 5.1 / b) * spread / (a / (us * us) + b)) <= bound)
 
-    def step(state: tuple[Array, ...]) -> tuple[Array, ...]:
-        attempt, count, done = state
-        drawn = jax.random.uniform(jax.random.fold_in(key, attempt), (2, *n.shape), n.dtype)
-        u, v = drawn[0] - 0.5, drawn[1]
-        us = 0.5 - jnp.abs(u)
-        k = jnp.floor((2.0 * a / us + b) * u + n * p + 0.5)
-        inside = (k >= 0) & (k <= n)
-        k = jnp.where(inside, k, mode)
-        bound = (
-            at_mode
-            + (n + 1.0) * jnp.log((n - mode + 1.0) / (n - k + 1.0))
-            + (k + 0.5) * jnp.log(odds * (n - k + 1.0) / (k + 1.0))
-            - _stirling_tail(k)
-            - _stirling_tail(n - k)
-        )
-        accepted = ((us >= 0.07) & (v <= quick)) | (
-            jnp.log(v * alpha / (a / (us * us) + b)) <= bound
-        )
-        take = inside & accepted & ~done
-        return attempt + 1, jnp.where(take, k, count), done | take
 
-    start = (jnp.int32(0), jnp.zeros_like(n), skip)
-    return jax.lax.while_loop(lambda state: ~jnp.all(state[2]), step, start)[1]
+def _by_rejection(
+    keys: Array, n: Float[Array, "r w"], p: Float[Array, "r w"], skip: Array
+) -> Float[Array, "r w"]:
+    """Draw by transformed rejection.
+
+    Seven candidates of eight are accepted by a test without logarithms. The others are
+    gathered, so that the loop which the slowest of them keeps going is short.
+    """
+    r, w = n.shape
+    drawn = jax.vmap(lambda key: jax.random.uniform(key, (2, w), n.dtype))(keys)
+    flat = [array.reshape(-1) for array in (n, p, drawn[:, 0] - 0.5, drawn[:, 1])]
+    first, quick = _propose(*flat)
+    size = min(r * w, r * w // 8 + 32)
+
+    def finish(state: tuple[Array, Array]) -> tuple[Array, Array]:
+        count, done = state
+        lanes = jnp.nonzero(~done, size=size, fill_value=r * w)[0]
+        here = jnp.minimum(lanes, r * w - 1)
+        n, p, u, v = (array[here] for array in flat)
+        own = jax.vmap(jax.random.fold_in)(keys[here // w], here % w)
+
+        def attempt(state: tuple[Array, ...]) -> tuple[Array, ...]:
+            trial, found, accepted = state
+            trial = trial + 1
+            fresh = jax.vmap(
+                lambda key: jax.random.uniform(jax.random.fold_in(key, trial), (2,), n.dtype)
+            )(own)
+            u, v = fresh[:, 0] - 0.5, fresh[:, 1]
+            k, quick = _propose(n, p, u, v)
+            take = ~accepted & (quick | _accepted(n, p, u, v, k))
+            return trial, jnp.where(take, k, found), accepted | take
+
+        ready = (lanes == r * w) | _accepted(n, p, u, v, first[here])
+        start: tuple[Array, ...] = (jnp.int32(0), first[here], ready)
+        found = jax.lax.while_loop(lambda s: ~jnp.all(s[2]), attempt, start)[1]
+        return count.at[lanes].set(found, mode="drop"), done.at[lanes].set(True, mode="drop")
+
+    start = (first, quick | skip.reshape(-1))
+    count, _ = jax.lax.while_loop(lambda s: ~jnp.all(s[1]), finish, start)
+    return count.reshape(r, w)
 
 
 def _stirling_tail(k: Float[Array, " w"]) -> Float[Array, " w"]:
