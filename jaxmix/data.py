@@ -137,7 +137,9 @@ class CausalData:
         }  # fmt: skip
         coding = _coding(features)
         if weights_kind not in WEIGHT_KINDS:
-            raise InputError(f"weights_kind is {weights_kind!r}: use one of {listed(WEIGHT_KINDS)}")
+            raise InputError(
+                f"weights_kind (--weights-kind) is {weights_kind!r}: use one of {listed(WEIGHT_KINDS)}"
+            )
         roles = _check_names(names_of(frame), _roles(named))
         columns, present = {}, {}
         for name in roles:
@@ -232,14 +234,12 @@ def read(path: str | pathlib.Path, **roles: Any) -> CausalData:
     except ModuleNotFoundError:
         raise InputError("reading files needs the extra 'io': pip install 'jaxmix[io]'") from None
     path = pathlib.Path(path)
+    if path.is_dir():
+        raise InputError(f"{str(path)!r} is a folder; give a csv or parquet file")
     if not path.is_file():
         raise InputError(f"there is no file {str(path)!r}; check the path")
-    size = path.stat().st_size
-    if size == 0:
+    if path.stat().st_size == 0:
         raise InputError(f"the file {str(path)!r} is empty")
-    # Types are inferred from the first block, so the block is the whole file where that is
-    # affordable: a column that turns from whole numbers to fractions late is still read.
-    reading = pa.csv.ReadOptions(block_size=int(min(max(size + 1, 1 << 20), 1 << 30)))
     is_parquet = path.suffix in (".parquet", ".pq")
     try:
         if is_parquet:
@@ -252,7 +252,7 @@ def read(path: str | pathlib.Path, **roles: Any) -> CausalData:
             table = pa.parquet.read_table(path, columns=wanted)
         else:
             converting = pa.csv.ConvertOptions(strings_can_be_null=True, include_columns=wanted)
-            table = pa.csv.read_csv(path, read_options=reading, convert_options=converting)
+            table = pa.csv.read_csv(path, convert_options=converting)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         # What is no table may be quoted in the reason: no line breaks, no control characters.
         reason = " ".join(str(error).split())[:200]
@@ -347,7 +347,7 @@ def _weights(column: Column, kind: str) -> np.ndarray:
         bad = values[values != np.floor(values)][0]
         raise InputError(
             f"frequency weights {column.name!r} are not whole numbers ({label(bad)}); use "
-            "weights_kind='sampling'"
+            "the kind 'sampling'"
         )
     return values
 

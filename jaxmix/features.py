@@ -239,7 +239,7 @@ def _joint_cells(name: str, columns: Sequence[Column]) -> np.ndarray:
         if cells.max() >= MAX_CELLS:
             raise InputError(
                 f"the joint one-hot coding of {name} has over {MAX_CELLS} cells at column "
-                f"{column.name!r}; use fewer or coarser columns, or features='linear'"
+                f"{column.name!r}; use fewer or coarser columns, or the features 'linear'"
             )
     return cells
 

@@ -150,7 +150,7 @@ def fit(
         k = headline.num_classes
         if k is not None and k > views.max_rank:
             raise InputError(
-                f"num_classes is {k}, but the proxies can tell apart at most "
+                f"num_classes (--classes) is {k}, but the proxies can tell apart at most "
                 f"{views.max_rank} classes (z has {_own(views.z, views)} features, x "
                 f"{_own(views.x, views)}, the constant included); use fewer classes or more proxies"
             )

@@ -99,13 +99,15 @@ def plan(
             f"{what} is not built yet; use level 3 by 'spectral' or 'synthetic', or level 4"
         )
     if num_classes == "auto":
-        raise InputError("num_classes='auto' is not built yet; give a number")
+        raise InputError("the number of classes 'auto' is not built yet; give a number")
     if num_classes is not None and (not _is_whole(num_classes) or num_classes < 1):
-        raise InputError(f"num_classes is {num_classes!r}: give a whole number of at least 1")
+        raise InputError(
+            f"num_classes (--classes) is {num_classes!r}: give a whole number of at least 1"
+        )
     if not _is_whole(num_resamples) or (num_resamples < _MIN_RESAMPLES and num_resamples != 0):
         raise InputError(
-            f"num_resamples is {num_resamples!r}: give 0 (influence functions) or at least "
-            f"{_MIN_RESAMPLES}"
+            f"num_resamples (--resamples) is {num_resamples!r}: give 0 (influence functions) or at "
+            f"least {_MIN_RESAMPLES}"
         )
     if not 0 < confidence < 1:
         raise InputError(f"confidence is {confidence!r}: give a number between 0 and 1")
@@ -116,13 +118,13 @@ def plan(
         )
     level, method = asked["level"], asked["method"]
     if level == 4 and method in _LEVEL_3_METHODS:
-        raise InputError(f"method {method!r} is of level 3; use level=3, or method 'bridge'")
+        raise InputError(f"method {method!r} is of level 3; use level 3, or method 'bridge'")
     if level == 3 and method == "bridge":
-        raise InputError("method 'bridge' is of level 4; use level=4, or method 'spectral'")
+        raise InputError("method 'bridge' is of level 4; use level 4, or method 'spectral'")
     if asked["bridge"] == "pooled" and asked["estimand"] == "ATT":
-        raise InputError("the pooled bridge has no ATT; use bridge='by_arm'")
+        raise InputError("the pooled bridge has no ATT; use the bridge 'by_arm'")
     if asked["bridge"] == "pooled" and level == 3:
-        raise InputError("the pooled bridge is of level 4; use level=4, or bridge='by_arm'")
+        raise InputError("the pooled bridge is of level 4; use level 4, or the bridge 'by_arm'")
     wants_classes = level == 3 or (
         level == "auto" and (method in _LEVEL_3_METHODS or num_classes is not None)
     )
@@ -133,7 +135,7 @@ def plan(
         names = ", ".join(repr(column.name) for column in data.covariates)
         raise InputError(
             f"covariates ({names}) belong to level 4 for now, and level 3 was asked for; leave "
-            "them out, or use level=4"
+            "them out, or use level 4"
         )
     target = (asked["estimand"], asked["better"])
     classes = Estimator(

@@ -218,13 +218,13 @@ WRONG = {
         [*CLASSES, "--covariates", "cov,grade"],
         ["covariates ('cov', 'grade')", "level 4", "leave them out"],
     ),
-    "bridge at level 3": ({}, [*CLASSES, "--method", "bridge"], ["'bridge'", "use level=4"]),
+    "bridge at level 3": ({}, [*CLASSES, "--method", "bridge"], ["'bridge'", "use level 4"]),
     "spectral at level 4": (
         {},
         ["--level", "4", "--method", "spectral"],
-        ["'spectral'", "use level=3"],
+        ["'spectral'", "use level 3"],
     ),
-    "pooled at level 3": ({}, [*CLASSES, "--bridge", "pooled"], ["pooled", "use level=4"]),
+    "pooled at level 3": ({}, [*CLASSES, "--bridge", "pooled"], ["pooled", "use level 4"]),
     "pooled ATT": (
         {},
         ["--bridge", "pooled", "--estimand", "ATT"],

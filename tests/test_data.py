@@ -542,7 +542,7 @@ WRONG = {
     "zero weights": (lambda: build(tiny(w=[0] * 8), weights="w"), ["'w'", "zero in every row"]),
     "fractions for frequencies": (
         lambda: build(tiny(w=[1, 1.5] * 4), weights="w", weights_kind="frequency"),
-        ["'w'", "1.5", "weights_kind='sampling'"],
+        ["'w'", "1.5", "the kind 'sampling'"],
     ),
     "one cluster": (lambda: build(tiny(g=["a"] * 8), cluster="g"), ["'g'", "one value", "several"]),
     # what varies
