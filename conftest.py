@@ -1,4 +1,4 @@
-"""Settings of the whole test session, doctests included: float64, and no silent promotion."""
+"""Settings of the whole test session, doctests included: float64."""
 
 import jax
 

@@ -135,6 +135,9 @@ def fit_command(
     interval: Annotated[
         str, typer.Option("--interval", help="percentile or normal.")
     ] = "percentile",
+    resampling: Annotated[
+        str | None, typer.Option("--resampling", help="multinomial, poisson or bayesian.")
+    ] = None,
     seed: Seed = 0,
     json: Json = None,
     plot: Plot = None,
@@ -167,6 +170,7 @@ def fit_command(
             confidence=confidence,
             interval=interval,
             seed=seed,
+            resampling=resampling,
             progress=progress,
         )
     return _deliver(result, json, plot)

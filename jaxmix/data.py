@@ -138,7 +138,8 @@ class CausalData:
         coding = _coding(features)
         if weights_kind not in WEIGHT_KINDS:
             raise InputError(
-                f"weights_kind (--weights-kind) is {weights_kind!r}: use one of {listed(WEIGHT_KINDS)}"
+                f"weights_kind (--weights-kind) is {weights_kind!r}: use one of "
+                f"{listed(WEIGHT_KINDS)}"
             )
         roles = _check_names(names_of(frame), _roles(named))
         columns, present = {}, {}

@@ -120,8 +120,8 @@ def lalonde_words(result: Result, trial: Estimate) -> str:
     lines += [
         f"Level 3 ({classes.num_classes} classes) {verdict}. The treated arm has "
         f"{d.arm_sizes['1']} rows, and its proxies are",
-        f"near-singular (singular values {singular}; the smallest is "
-        f"{number(d.proxy_strength['1'], 2)} standard errors from 0),",
+        f"near-singular (singular values {singular}; the smallest has an "
+        f"effective F of {number(d.proxy_strength['1'], 2)}),",
         "so that the class effects are ratios of noise: their size and sign say nothing of people.",
     ]
     if classes.law is not None:

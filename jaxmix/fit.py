@@ -14,16 +14,21 @@ from jaxtyping import Array
 
 from jaxmix import features
 from jaxmix.data import CausalData
+from jaxmix.estimators.bridge import proxy_singular_values, weakest_direction
 from jaxmix.features import Views
 from jaxmix.inference import asymptotic, resampling
-from jaxmix.inference.specification import SpecificationTest, overidentification
+from jaxmix.inference.specification import (
+    SpecificationTest,
+    contrast_test,
+    overidentification,
+)
 from jaxmix.mixture import EffectLaw
 from jaxmix.moments import Moments, from_rows
 from jaxmix.plan import Estimator, plan
 from jaxmix.result import Diagnostics, Estimate, PerClass, Result
 from jaxmix.status import InputError, Status
 
-_WEAK = np.sqrt(10.0)  # a first-stage F of 10 (Staiger, Stock 1997)
+_WEAK = 10.0  # an effective F below this (Staiger, Stock 1997) makes proxies weak
 # Resamples that end so have no estimate; out of range, they have one, and leaving it out would
 # make intervals look better than they are.
 _NO_ESTIMATE = (
@@ -32,7 +37,6 @@ _NO_ESTIMATE = (
     Status.RANK_DEFICIENT,
     Status.NONFINITE,
 )
-_LEVEL_3_NULL = "X is unrelated to (Z, T, Y), and Z to Y given T, within every class"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,13 +52,35 @@ class _Numbers:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Strength:
-    """The singular values alone, for their standard errors."""
+class _Weakest:
+    """Where noise meets the smallest singular value that is used, for its standard errors."""
+
+    estimator: Estimator
+    index: int
+
+    def __call__(self, moments: Moments) -> tuple[Array, Array]:
+        return weakest_direction(moments, self.index, form=self.estimator.form)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Contrast:
+    """Level 3's mean minus level 4's estimate of the same thing."""
 
     estimator: Estimator
 
     def __call__(self, moments: Moments) -> Array:
-        return self.estimator.singular_values(moments)
+        other = dataclasses.replace(self.estimator, level=4, method="bridge")
+        return self.estimator(moments)["effect"] - other(moments)["effect"]
+
+
+@dataclasses.dataclass(frozen=True)
+class _SingularValues:
+    """The singular values of the proxies' moments, by arm."""
+
+    estimator: Estimator
+
+    def __call__(self, moments: Moments) -> Array:
+        return proxy_singular_values(moments, form=self.estimator.form)
 
 
 _evaluate = jax.jit(lambda estimator, views: estimator(from_rows(views)), static_argnums=0)
@@ -114,8 +140,9 @@ def fit(
     interval
         ``"percentile"`` or ``"normal"``, from the resamples.
     resampling
-        ``"multinomial"``, ``"poisson"`` or ``"bayesian"``; None takes multinomial where the data
-        reduce to distinct rows with counts, and Poisson otherwise.
+        ``"multinomial"``, ``"poisson"`` or ``"bayesian"``. None takes multinomial where rows carry
+        counts (discrete data, frequency weights), and otherwise, and for clusters, Bayesian
+        weights: they drop no row, so that a rare category cannot make a resample singular.
     progress
         Called with (resamples done, resamples in all).
 
@@ -161,6 +188,8 @@ def fit(
         conditional = run.fit(beside)
     if reason := _withdrawn(conditional):
         note = f"level 3 was withdrawn: {reason}; its numbers are for inspection only"
+        own = f"withdrawn from the result: {reason}"
+        conditional = dataclasses.replace(conditional, warnings=(*conditional.warnings, own))
         return dataclasses.replace(
             result, conditional=conditional, warnings=(*result.warnings, note)
         )
@@ -182,6 +211,8 @@ def _withdrawn(conditional: Result) -> str:
     bad = d.num_failed + d.out_of_range
     if 2 * bad > d.num_resamples:
         return f"{bad} of {d.num_resamples} resamples have no estimate or one out of range"
+    if d.specification.rejects():
+        return f"its mean contradicts level 4 ({d.specification})"
     return ""
 
 
@@ -263,7 +294,7 @@ class _Run:
             confidence=self.confidence,
             seed=self.seed,
             status=status,
-            warnings=self._warnings(diagnostics, bool(errors)),
+            warnings=self._warnings(diagnostics, point["means"], bool(errors)),
             naive=estimate("naive"),
             ate=estimate("effect"),
             potential_means={arm: estimate("means", i) for i, arm in enumerate(data.arms)},
@@ -279,7 +310,7 @@ class _Run:
     ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Return the resampled numbers that are estimates, classes aligned, and a tally."""
         kind = self.resampling or (
-            "multinomial" if self.views.repeated and not self.views.num_clusters else "poisson"
+            "multinomial" if self.views.repeated and not self.views.num_clusters else "bayesian"
         )
         draws = resampling.bootstrap(
             estimator,
@@ -330,9 +361,7 @@ class _Run:
     ) -> tuple[Diagnostics, bool]:
         """Return the diagnostics, and whether the proxies are weak where they were used."""
         views, k = self.views, estimator.num_classes
-        strength = _Strength(estimator)
-        values = np.asarray(_evaluate(strength, views))
-        errors = np.asarray(_errors(strength, views))
+        values = np.asarray(_evaluate(_SingularValues(estimator), views))
         used = values.shape[1]
         if k is not None:
             # Where the constant was partialled out it is not among the singular values.
@@ -342,18 +371,20 @@ class _Run:
         relevant = range(len(arms))
         if estimator.level == 4 and estimator.estimand == "ATT":
             relevant = range(1)  # the control arm's bridge is the only one
-        ratios = {}
-        for i in relevant:
-            if used > 0 and errors[i, used - 1] > 0:
-                ratios[arms[i]] = float(values[i, used - 1] / errors[i, used - 1])
+        strengths = {}
+        if used > 0:
+            sides = _errors(_Weakest(estimator, used - 1), views)
+            noise = np.max([(np.asarray(side) ** 2).sum(1) for side in sides], axis=0)
+            for i in relevant:
+                if noise[i] > 0:
+                    strengths[arms[i]] = float(values[i, used - 1] ** 2 / noise[i])
         stats = {name: float(value) for name, value in point["stats"].items()}
         if estimator.level == 4:
             test = overidentification(
                 views, rank=k, form=estimator.form, estimand=estimator.estimand
             )
         else:
-            reason = "the test of level 3 needs the constrained fit, which is not built yet"
-            test = SpecificationTest(False, _LEVEL_3_NULL, reason=reason)
+            test = self._contrast(estimator)
         diagnostics = Diagnostics(
             arm_sizes=self.data.arm_sizes(),
             num_features={"z": views.z.shape[1], "x": views.x.shape[1]},
@@ -361,17 +392,33 @@ class _Run:
             singular_values={
                 arm: tuple(row.tolist()) for arm, row in zip(arms, values, strict=True)
             },
-            proxy_strength=ratios,
+            proxy_strength=strengths,
             specification=test,
             gap=stats.get("gap"),
             condition=stats.get("condition"),
             repairs={n: stats[n] for n in ("share_repair", "imaginary") if n in stats},
             **tally,
         )
-        return diagnostics, any(ratio < _WEAK for ratio in ratios.values())
+        return diagnostics, any(strength < _WEAK for strength in strengths.values())
 
-    def _warnings(self, diagnostics: Diagnostics, spread: bool) -> tuple[str, ...]:
+    def _contrast(self, estimator: Estimator) -> SpecificationTest:
+        """Test level 3 by whether its mean agrees with level 4, which needs less (Hausman)."""
+        contrast = _Contrast(estimator)
+        value, se = (float(f(contrast, self.views)) for f in (_evaluate, _errors))
+        span = float(self.views.range_y[1] - self.views.range_y[0])
+        return contrast_test(value, se, span)
+
+    def _warnings(
+        self, diagnostics: Diagnostics, means: np.ndarray, spread: bool
+    ) -> tuple[str, ...]:
         found = []
+        low, high = np.asarray(self.views.range_y)
+        for arm, mean in zip(self.data.arms, means, strict=True):
+            if not low <= mean <= high and np.isfinite(mean):
+                found.append(
+                    f"the mean outcome under {self.data.treatment}={arm} came out outside the "
+                    "outcome's range: weak proxies, or assumptions that do not hold"
+                )
         if diagnostics.num_resamples and not spread:
             found.append(
                 f"{diagnostics.num_failed} of {diagnostics.num_resamples} resamples have no "
@@ -380,7 +427,8 @@ class _Run:
         elif diagnostics.num_failed > 0.05 * diagnostics.num_resamples:
             found.append(
                 f"{diagnostics.num_failed} of {diagnostics.num_resamples} resamples have no "
-                "estimate; intervals rest on the others and are too optimistic"
+                "estimate; intervals rest on the others and are too optimistic (the resampling "
+                "'bayesian' drops no row, and may fail less)"
             )
         if diagnostics.ambiguous > 0.05 * diagnostics.num_resamples:
             found.append(
@@ -390,7 +438,7 @@ class _Run:
             )
         if diagnostics.specification.rejects():
             found.append(
-                "the specification test rejects: the bridge that these proxies imply does not fit, "
-                "so the estimate may be biased"
+                f"the specification test rejects ({diagnostics.specification.null}): the estimate "
+                "may be biased"
             )
         return tuple(found)

@@ -10,8 +10,6 @@ from jaxtyping import Array, Float, Int
 
 from jaxmix.status import Status, where, worst
 
-_TINY_SHARE = 1e-9  # rounding that a cumulative share may carry when a quantile is read off
-
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -70,10 +68,11 @@ class EffectLaw:
 
     def quantile(self, level: Float[Array, ""] | float) -> Float[Array, ""]:
         """Return the smallest class effect whose cumulative share reaches `level`."""
-        reached = jnp.cumsum(self.shares, axis=-1) >= level - _TINY_SHARE
-        return jnp.take_along_axis(
-            self.effects, jnp.argmax(reached, axis=-1, keepdims=True), axis=-1
-        )[..., 0]
+        k = self.shares.shape[-1]
+        slack = 4 * k * jnp.finfo(self.shares.dtype).eps  # rounding of a cumulative sum
+        short = jnp.cumsum(self.shares, axis=-1) < level - slack
+        index = jnp.minimum(short.sum(-1, keepdims=True), k - 1)
+        return jnp.take_along_axis(self.effects, index, axis=-1)[..., 0]
 
 
 @jax.tree_util.register_dataclass

@@ -76,10 +76,6 @@ class Estimator:
         profile = jnp.vstack([(mixture.means - centre) / scale, mixture.shares, looks])
         return solution, law, spectral.potential_means(mixture).means, profile
 
-    def singular_values(self, moments: Moments) -> Array:
-        """Return the singular values of the proxies' moments, by arm."""
-        return bridge.proxy_singular_values(moments, form=self.form)
-
 
 def plan(
     data: CausalData,
@@ -134,8 +130,8 @@ def plan(
     if wants_classes and data.covariates:
         names = ", ".join(repr(column.name) for column in data.covariates)
         raise InputError(
-            f"covariates ({names}) belong to level 4 for now, and level 3 was asked for; leave "
-            "them out, or use level 4"
+            f"covariates ({names}) belong to level 4 for now, and a number of classes asks for "
+            "level 3 too; leave one of them out, or use level 4"
         )
     target = (asked["estimand"], asked["better"])
     classes = Estimator(

@@ -56,8 +56,8 @@ class Diagnostics:
         Singular values of E[z x | T=t] by arm, largest first ("all" when pooled); covariates
         partialled out.
     proxy_strength
-        The smallest of them that was used over its standard error, by arm; below 3.2 (a first-stage
-        F of 10) the proxies count as weak.
+        Effective F of the smallest of them that was used, by arm: its square over what sampling
+        noise alone would make of it; below 10 the proxies count as weak.
     gap, condition
         Level 3 by the spectral operator: the smallest distance of eigenvalues in units of the
         outcome's range, and the condition of the class profiles.

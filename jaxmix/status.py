@@ -62,8 +62,8 @@ _MESSAGES = {
     ),
     Status.MAX_STEPS: "the solver ran out of steps; raise max_steps",
     Status.OUT_OF_RANGE: (
-        "a share lies outside [0, 1], or an effect or a mean outside what the outcome's range "
-        "allows; weak proxies, too many classes, or assumptions that do not hold"
+        "a share lies outside [0, 1], or an effect outside what the outcome's range allows; "
+        "weak proxies, too many classes, or assumptions that do not hold"
     ),
     Status.COMPLEX_SPECTRUM: (
         "the effects came out as complex numbers, whose real parts are no estimate: sampling "

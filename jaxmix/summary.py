@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 _CAVEAT_POOLED = (
     "Pooled form: treatment enters once, linearly. The coefficient is the effect only if the "
     "effect does not vary with the hidden class; otherwise it is a weighted average that is "
-    "neither ATE nor ATT."
+    "neither ATE nor ATT, and the means above rest on that too."
 )
 _CAVEAT_LEVEL_3 = (
     "Conditional on X not affecting Y: the data cannot always reveal a violation, and no test of "
@@ -118,7 +118,7 @@ def _diagnostic_table(result: Result) -> Table:
         used = (
             ""
             if strength is None
-            else (f"; smallest used is {number(strength, 3)} standard errors from 0")
+            else (f"; effective F of the smallest used {number(strength, 3)}")
         )
         notes.append(f"Proxies: singular values of E[z x{given}] {listed}{used}.")
     if d.gap is not None and d.condition is not None:

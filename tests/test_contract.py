@@ -100,6 +100,19 @@ def test_float32_stays_float32_and_is_close(name, shape):
 
 
 @estimators
+def test_float32_gradients(name):
+    drawn = population("strong", 2, 3, 3)
+
+    def estimate(cells):
+        return flat(LAW_ESTIMATORS[name](jm.moments.from_counts(cells), 2))[0]
+
+    exact = jax.jit(jax.grad(estimate))(jnp.asarray(drawn.joint()))
+    low = jax.jit(jax.grad(estimate))(jnp.asarray(drawn.joint(), jnp.float32))
+    assert low.dtype == jnp.float32
+    np.testing.assert_allclose(low, exact, atol=2e-3 * np.abs(exact).max())
+
+
+@estimators
 def test_estimates_follow_shifts_and_scales_of_the_outcome(name):
     drawn = population("strong", 3, 6, 5)
     cells = jnp.asarray(drawn.counts(np.random.default_rng(3), 50_000), float)

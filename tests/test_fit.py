@@ -11,7 +11,7 @@ import jaxmix as jm
 from jaxmix import InputError, Status
 from jaxmix.fit import _withdrawn
 from tests import oracles
-from tests.helpers import block, causal_data, linear_rows
+from tests.helpers import block, causal_data, linear_rows, population
 
 ROLES = {"treatment": "T", "outcome": "Y", "z": ["Z"], "x": ["X"]}
 
@@ -111,7 +111,7 @@ def test_resampling_kinds(data):
     np.testing.assert_allclose(errors, errors[0], rtol=0.25)
     assert len(set(errors)) == 3
     continuous = causal_data(linear_rows(np.random.default_rng(0), 300))
-    assert jm.fit(continuous, num_resamples=20).diagnostics.resampling == "poisson"
+    assert jm.fit(continuous, num_resamples=20).diagnostics.resampling == "bayesian"
 
 
 def test_normal_and_percentile_intervals(data):
@@ -211,14 +211,100 @@ def test_weak_proxies_are_said_aloud():
     }
     frame["Y"] = u + frame["T"] + rng.normal(size=2000)
     result = jm.fit(jm.CausalData.from_frame(frame, **ROLES), num_resamples=0)
-    assert min(result.diagnostics.proxy_strength.values()) < np.sqrt(10)
+    assert min(result.diagnostics.proxy_strength.values()) < 10
     assert result.status in (Status.WEAK_PROXIES, Status.OUT_OF_RANGE)
     assert "weak" in result.summary()
 
 
 def test_strong_proxies_are_not_called_weak(auto):
     assert auto.status == Status.SUCCESS
-    assert min(auto.diagnostics.proxy_strength.values()) > np.sqrt(10)
+    assert min(auto.diagnostics.proxy_strength.values()) > 10
+
+
+def test_many_noise_proxies_are_weak_too():
+    # A singular value of noise grows with the number of z; its effective F stays near 1.
+    weak = 0
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        u = rng.normal(size=2000)
+        frame = {f"z{j}": rng.normal(size=2000) for j in range(15)}
+        frame["x0"] = u + rng.normal(size=2000)
+        frame["t"] = (rng.uniform(size=2000) < 1 / (1 + np.exp(-u))).astype(int)
+        frame["y"] = u + rng.normal(size=2000)
+        result = jm.fit(causal_data(frame), num_resamples=0)
+        weak += result.status == Status.WEAK_PROXIES
+        assert min(result.diagnostics.proxy_strength.values()) < 4
+    assert weak == 20
+
+
+def test_effective_f_of_one_proxy_a_side_is_a_squared_t_ratio():
+    frame = linear_rows(np.random.default_rng(8), 700, d_z=1, d_x=1, num_w=1)
+    result = jm.fit(causal_data(frame), num_resamples=0)
+    w, t = frame["w0"], frame["t"]
+    for arm in (0, 1):
+        here = t == arm
+        common = np.column_stack([np.ones(here.sum()), w[here]])
+        z, x = (
+            frame[name][here] - common @ np.linalg.lstsq(common, frame[name][here], rcond=None)[0]
+            for name in ("z0", "x0")
+        )
+        product = z * x
+        noise = ((product - product.mean()) ** 2).mean() / len(product)
+        strength = result.diagnostics.proxy_strength[str(arm)]
+        assert strength == pytest.approx(product.mean() ** 2 / noise, rel=1e-6)
+        assert strength > 10
+
+
+def test_level_3_is_withdrawn_when_its_mean_contradicts_level_4():
+    # A continuous class: two classes cannot carry it, the bridge can.
+    rng = np.random.default_rng(0)
+    n = 6000
+    u = rng.normal(size=n)
+    frame = {
+        "t": (rng.uniform(size=n) < 1 / (1 + np.exp(-u))).astype(int),
+        "z0": u + rng.normal(size=n) * 0.5,
+        "x0": u + rng.normal(size=n) * 0.5,
+    }
+    frame["y"] = frame["t"] + 2 * u + rng.normal(size=n)
+    result = jm.fit(causal_data(frame), num_classes=2, num_resamples=0)
+    assert result.ate.value == pytest.approx(1.0, abs=4 * result.ate.se)
+    test = result.conditional.diagnostics.specification
+    assert test.applies
+    assert test.df == 1
+    assert test.rejects()
+    assert result.law is None
+    assert any("withdrawn" in warning for warning in result.warnings)
+    assert any("withdrawn" in warning for warning in result.conditional.warnings)
+
+
+def test_agreement_of_the_levels_has_its_size():
+    rejected = []
+    for seed in range(100):
+        drawn = population("strong", 2, 4, 4)
+        cells = drawn.counts(np.random.default_rng(seed), 5000)
+        t, z, x, y = np.unravel_index(np.repeat(np.arange(cells.size), cells.ravel()), cells.shape)
+        data = causal_data({"t": t, "y": y, "z": z.astype(str), "x": x.astype(str)})
+        result = jm.fit(data, level=3, num_classes=2, num_resamples=0)
+        assert result.diagnostics.specification.applies
+        rejected.append(result.diagnostics.specification.rejects())
+    assert np.mean(rejected) <= 0.12  # 5 % and three standard errors
+
+
+def test_levels_that_cannot_disagree_are_not_tested(auto):
+    test = auto.conditional.diagnostics.specification
+    assert not test.applies
+    assert "one and the same function" in test.reason
+
+
+def test_a_mean_beyond_the_outcomes_range_is_said():
+    found = 0
+    for seed in range(30):
+        result = jm.fit(paper_data(60, seed), num_resamples=0)
+        beyond = [not 0 <= e.value <= 1 for e in result.potential_means.values()]
+        said = sum("outside the outcome's range" in warning for warning in result.warnings)
+        assert said == sum(beyond)
+        found += said
+    assert found > 0
 
 
 def test_a_failed_level_3_is_withdrawn_and_the_headline_stands():

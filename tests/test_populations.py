@@ -80,5 +80,11 @@ def test_law_functionals():
     assert float(law.share_harmed("lower")) == pytest.approx(0.5)
     assert [float(law.cdf(v)) for v in (-2.0, -1.0, 1.0, 2.0)] == pytest.approx([0, 0.2, 0.5, 1])
     assert [float(law.quantile(q)) for q in (0.1, 0.2, 0.21, 0.5, 1.0)] == [-1, -1, 0, 0, 2]
+    # A cumulative share that rounding leaves short of 1 still ends at the last class.
+    short = jm.EffectLaw(jnp.array([0.1, 0.6, 0.3 - 1e-7], jnp.float32), law.effects)
+    assert float(short.quantile(1.0)) == 2.0
+    assert (
+        float(jm.EffectLaw(jnp.array([0.7, 0.3]) * 0.99, jnp.array([1.0, 2.0])).quantile(1.0)) == 2
+    )
     both = jax.vmap(lambda s: jm.EffectLaw(s, law.effects).mean)(jnp.stack([law.shares] * 2))
     assert both.tolist() == pytest.approx([0.8, 0.8])

@@ -173,14 +173,44 @@ def proxy_singular_values(moments: Moments, *, form: str = "by_arm") -> Float[Ar
     >>> values.shape
     (2, 2)
     """
+    return jnp.linalg.svd(_proxy_blocks(moments, form), compute_uv=False)
+
+
+def weakest_direction(
+    moments: Moments, index: int, *, form: str = "by_arm"
+) -> tuple[Float[Array, "a p"], Float[Array, "a q"]]:
+    """Return where sampling noise meets a singular value of E[z x | T=t].
+
+    In the basis of the singular vectors, held fixed: the entries of its column and of its row,
+    from the value itself on. Their variances add up to what pure noise would put there, so that
+    the squared singular value over the larger sum is an effective F statistic, as for
+    instruments (Montiel Olea, Pflueger 2013).
+
+    Parameters
+    ----------
+    moments
+        The moments of the data.
+    index
+        Which singular value, counted from 0.
+    form
+        As in `proxy_singular_values`.
+    """
+    blocks = _proxy_blocks(moments, form)
+    u, _, vt = jnp.linalg.svd(jax.lax.stop_gradient(blocks), full_matrices=True)
+    column = jnp.einsum("azu,azx,ax->au", u[:, :, index:], blocks, vt[:, index])
+    row = jnp.einsum("az,azx,avx->av", u[:, :, index], blocks, vt[:, index:])
+    return column, row
+
+
+def _proxy_blocks(moments: Moments, form: str) -> Float[Array, "a p q"]:
+    """Return E[z x | T=t], covariates partialled out; pooled, one block for all arms."""
     if form == "pooled":
         matrix, _, _, num_shared = _pooled_system(moments)
-        blocks = schur_complement(matrix, num_shared)[None]
-    else:
-        blocks = moments.zx / moments.arm_probabilities[:, None, None]
-        if moments.num_shared > 1:
-            blocks = jax.vmap(lambda block: schur_complement(block, moments.num_shared))(blocks)
-    return jnp.linalg.svd(blocks, compute_uv=False)
+        return schur_complement(matrix, num_shared)[None]
+    blocks = moments.zx / moments.arm_probabilities[:, None, None]
+    if moments.num_shared <= 1:
+        return blocks
+    return jax.vmap(lambda block: schur_complement(block, moments.num_shared))(blocks)
 
 
 def _pooled_system(moments: Moments) -> tuple[Array, Array, Array, int]:

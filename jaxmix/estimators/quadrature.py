@@ -2,8 +2,9 @@
 
 All three take ``(m_0, ..., m_{2k-1})`` with m_0 = 1, scaled so that effects are of order one, and
 agree algebraically while the Hankel matrix ``H_0 = [m_{i+j}]`` is positive definite. Where it
-is singular because atoms coincide, the order is lowered and the merged law is returned: the
-slots that are left over have share zero.
+is singular to rounding, as exact moments make it when atoms coincide, the order is lowered and
+the merged law is returned: the slots that are left over have share zero. In samples atoms that
+coincide leave ``H_0`` indefinite about half of the time, which is then the status.
 """
 
 from __future__ import annotations

@@ -77,7 +77,8 @@ def solve(moments: Moments, k: int, *, arm: int = 1, estimand: str = "ATE") -> S
     Solution
         ``value`` is a `Mixture`, classes by increasing effect. In stats: ``share_repair`` (how
         far the projection moved a share), ``imaginary`` (largest imaginary part dropped),
-        ``gap`` (smallest distance of eigenvalues, in units of the outcome's range),
+        ``gap`` (smallest distance of the eigenvalues of the unit contrast that was diagonalized,
+        over the outcome's range),
         ``condition`` of the class profiles.
         OUT_OF_RANGE refers to the shares before the projection.
     """
@@ -98,8 +99,10 @@ def solve(moments: Moments, k: int, *, arm: int = 1, estimand: str = "ATE") -> S
     rows_inverse = inverse(rows)
     means = jnp.einsum("ui,tij,ju->tu", rows, operators, rows_inverse, precision="highest")
     raw_shares = rows_inverse.T @ (basis.T @ target_x(moments, estimand, arm))
-    # optax's projection counts in the default integer type, which promotes float32.
-    shares = optax.projections.projection_simplex(raw_shares).astype(raw_shares.dtype)
+    # optax's projection, and its derivative, are of JAX's default precision throughout.
+    default = jnp.zeros(()).dtype
+    projected = optax.projections.projection_simplex(raw_shares.astype(default))
+    shares = projected.astype(raw_shares.dtype)
 
     means = centre + scale * means
     order = jnp.argsort(means[arm] - means[0])

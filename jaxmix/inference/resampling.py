@@ -111,7 +111,7 @@ def bootstrap(
         Number of resamples.
     kind
         See `draw_multiplicities`; by default multinomial for counts and for rows with
-        multiplicities, Poisson otherwise.
+        multiplicities, Bayesian otherwise.
     outcome_values
         For a table of counts, as in `jaxmix.moments.from_counts`.
     chunk_size
@@ -144,7 +144,7 @@ def bootstrap(
     else:
         data = jnp.asarray(data)
         repeated, size = True, data.size
-    kind = kind or ("multinomial" if repeated else "poisson")
+    kind = kind or ("multinomial" if repeated else "bayesian")
     if kind not in KINDS:
         raise ValueError(f"kind is {kind!r}: use one of {', '.join(KINDS)}")
     chunk = chunk_size or min(_MAX_CHUNK, max(1, _CHUNK_NUMBERS // size))

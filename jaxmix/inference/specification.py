@@ -17,6 +17,8 @@ _BRIDGE_NULL = (
     "one linear bridge alpha_t . phi_x per arm leaves an outcome residual unrelated to every z"
 )
 
+_CONTRAST_NULL = "levels 3 and 4 have one average effect, as they do when X does not affect Y"
+
 
 @dataclasses.dataclass(frozen=True)
 class SpecificationTest:
@@ -33,6 +35,8 @@ class SpecificationTest:
         The null hypothesis in words.
     reason
         Why the test does not apply; empty where it does.
+    symbol
+        What the statistic is called.
     """
 
     applies: bool
@@ -41,6 +45,7 @@ class SpecificationTest:
     df: int | None = None
     p_value: float | None = None
     reason: str = ""
+    symbol: str = "J"
 
     def rejects(self, size: float = 0.05) -> bool:
         """Whether the null is rejected; a test that does not apply never rejects."""
@@ -50,7 +55,8 @@ class SpecificationTest:
         if not self.applies:
             return f"does not apply: {self.reason}"
         verdict = "rejected at 5 %" if self.rejects() else "not rejected, which is no proof"
-        return f"J = {self.statistic:.2f} on {self.df} df, p = {self.p_value:.3g} ({verdict})"
+        value = f"{self.symbol} = {self.statistic:.2f} on {self.df} df"
+        return f"{value}, p = {self.p_value:.3g} ({verdict})"
 
 
 def overidentification(
@@ -84,7 +90,9 @@ def overidentification(
     """
     if form == "pooled":
         views = _with_treatment_shared(views)
-    null = _BRIDGE_NULL.replace("per arm", "for all arms") if form == "pooled" else _BRIDGE_NULL
+    null = _BRIDGE_NULL
+    if form == "pooled":
+        null = null.replace("alpha_t . phi_x per arm", "alpha . phi_x for all arms")
     d_z, d_x = views.z.shape[1], views.x.shape[1]
     if d_z <= d_x:
         reason = f"z has no more features ({d_z}) than x ({d_x}), so the bridge fits exactly"
@@ -102,6 +110,43 @@ def overidentification(
         return SpecificationTest(False, null, reason=reason)
     p_value = float(jax.scipy.stats.chi2.sf(statistic, df))
     return SpecificationTest(True, null, statistic, df, p_value)
+
+
+def contrast_test(contrast: float, se: float, span: float) -> SpecificationTest:
+    """Test a stronger level by its disagreement with a weaker one (Hausman).
+
+    If level 3 holds, its average effect and that of level 4 estimate one number; their squared
+    difference over its variance is chi-square with one degree of freedom.
+
+    Parameters
+    ----------
+    contrast, se
+        The difference of the two estimates, and its standard error.
+    span
+        Range of the outcome, against which a difference counts as rounding.
+
+    References
+    ----------
+    Hausman (1978), Econometrica 46.
+
+    Examples
+    --------
+    >>> print(contrast_test(0.3, 0.1, 1.0))
+    chi2 = 9.00 on 1 df, p = 0.0027 (rejected at 5 %)
+    >>> print(contrast_test(1e-17, 1e-17, 1.0).reason)
+    the average effects of levels 3 and 4 are one and the same function of these moments
+    """
+    if not (np.isfinite(contrast) and np.isfinite(se)):
+        reason = "there is no level-3 estimate to compare"
+        return SpecificationTest(False, _CONTRAST_NULL, reason=reason)
+    if se < 1e-8 * span:
+        reason = (
+            "the average effects of levels 3 and 4 are one and the same function of these moments"
+        )
+        return SpecificationTest(False, _CONTRAST_NULL, reason=reason)
+    statistic = (contrast / se) ** 2
+    p_value = float(jax.scipy.stats.chi2.sf(statistic, 1))
+    return SpecificationTest(True, _CONTRAST_NULL, statistic, 1, p_value, symbol="chi2")
 
 
 def _with_treatment_shared(views: Views) -> Views:

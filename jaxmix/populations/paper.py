@@ -13,8 +13,8 @@ def paper_main(zt_strength: float = 0.0, xy_strength: float = 0.0) -> DiscretePo
     """Return the main design: two classes of equal size, binary Z, X, T, Y.
 
     ``P(Z=1|U) = P(X=1|U) = 1/4, 3/4``. At strength 0 Z does not cause T and X does not cause Y,
-    and the effects are -3/4 and 3/4, the ATE 0, the naive difference at ``zt_strength = 0`` 3/8 in
-    absolute value. Level 2 holds at ``zt_strength = xy_strength = 0``, level 3 at ``xy_strength
+    and the effects are -3/4 and 3/4; the ATE is 0 and so, by symmetry, is the naive difference;
+    the ATT is -3/8. Level 2 holds at ``zt_strength = xy_strength = 0``, level 3 at ``xy_strength
     = 0``, level 4 always; the alternative ``xy_strength > 0`` lies inside the level-3 model, so
     that no test can see it.
 

@@ -115,6 +115,6 @@ def _law(axes: Axes, law: tuple[Sequence[float], Sequence[float]], unit: str) ->
 
 def _plain(axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
-    axes.ticklabel_format(axis="x", style="plain", useOffset=False)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,g}")
     axes.locator_params(axis="x", nbins=6)
     axes.tick_params(labelsize=9)

@@ -291,6 +291,6 @@ def _left_eigen_jvp(primals, tangents):  # type: ignore[no-untyped-def]
     values, vectors = left_eigen(*primals)
     k = values.shape[0]
     e = vectors @ tangents[0].astype(values.dtype) @ jnp.linalg.inv(vectors)
-    gaps = values[:, None] - values[None, :] + jnp.eye(k)
+    gaps = values[:, None] - values[None, :] + jnp.eye(k, dtype=values.dtype)
     turn = jnp.where(jnp.eye(k, dtype=bool), 0.0, e / gaps)
     return Spectrum(values, vectors), Spectrum(jnp.diagonal(e), turn @ vectors)
