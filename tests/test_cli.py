@@ -173,7 +173,7 @@ WRONG = {
     "more than MAX_CELLS": (
         {"z": [f"k{i % 65}" for i in I]},
         [],
-        ["coding of z", "over 64 cells", "'z'", "features='linear'"],
+        ["coding of z", "over 64 cells", "'z'", "the features 'linear'"],
     ),
     # files
     "no file": (None, [], ["no file", "rows.csv", "check the path"]),
@@ -216,7 +216,7 @@ WRONG = {
     "level 3 with covariates": (
         {},
         [*CLASSES, "--covariates", "cov,grade"],
-        ["covariates ('cov', 'grade')", "level 4", "leave them out"],
+        ["covariates ('cov', 'grade')", "level 4", "leave one of them out"],
     ),
     "bridge at level 3": ({}, [*CLASSES, "--method", "bridge"], ["'bridge'", "use level 4"]),
     "spectral at level 4": (
@@ -274,8 +274,8 @@ def test_a_file_that_is_not_what_its_name_says(name, content, tmp_path, capsys):
 def test_a_folder_is_no_table(tmp_path, capsys):
     assert cli.run(["fit", str(tmp_path), *ROLES]) == 2
     line = one_line(capsys)
-    assert f"no file {str(tmp_path)!r}" in line
-    assert "check the path" in line
+    assert f"{str(tmp_path)!r} is a folder" in line
+    assert "give a csv or parquet file" in line
 
 
 @pytest.mark.parametrize(
@@ -581,11 +581,17 @@ def test_interval_normal_is_symmetric(record):
     assert ate["interval"] != percentile["ate"]["interval"]
 
 
+@pytest.mark.parametrize("kind", ["multinomial", "poisson", "bayesian"])
+def test_resampling_is_of_the_kind_asked_for(record, kind):
+    found = record(*FEW, "--resampling", kind)
+    assert found["diagnostics"]["resampling"] == kind
+
+
 def test_resamples_are_as_many_as_asked_for(record):
     none, few, more = (record("--resamples", count) for count in ("0", "20", "50"))
     counts = [r["diagnostics"]["num_resamples"] for r in (none, few, more)]
     kinds = [r["diagnostics"]["resampling"] for r in (none, few, more)]
-    assert (counts, kinds) == ([0, 20, 50], [None, "poisson", "poisson"])
+    assert (counts, kinds) == ([0, 20, 50], [None, "bayesian", "bayesian"])
     assert len({r["ate"]["se"] for r in (none, few, more)}) == 3
     assert more["ate"]["se"] == pytest.approx(none["ate"]["se"], rel=0.5)
 
@@ -705,7 +711,8 @@ def test_help_of_fit_lists_every_option(capsys):
     assert shown == {
         "--treatment", "--outcome", "--z", "--x", "--covariates", "--weights", "--weights-kind",
         "--control", "--features", "--cluster", "--classes", "--level", "--method", "--bridge",
-        "--estimand", "--better", "--resamples", "--confidence", "--interval", "--seed", "--json",
+        "--estimand", "--better", "--resamples", "--resampling", "--confidence", "--interval",
+        "--seed", "--json",
         "--plot", "--help",
     }  # fmt: skip
 
