@@ -182,7 +182,7 @@ def fit(
                 f"{_own(views.x, views)}, the constant included); use fewer classes or more proxies"
             )
         run = _Run(data, views, num_resamples, confidence, seed, interval, resampling, progress)
-        result = run.fit(headline)
+        result = dataclasses.replace(run.fit(headline), better=better)
         if beside is None:
             return result
         conditional = run.fit(beside)

@@ -139,7 +139,8 @@ def plan(
     )
     if level == 3:
         return classes, None
-    headline = Estimator(4, "bridge", num_classes, asked["bridge"], *target)
+    # Level 4 has no classes to be harmed: one value of `better`, so that it compiles once.
+    headline = Estimator(4, "bridge", num_classes, asked["bridge"], asked["estimand"], "higher")
     return headline, classes if wants_classes else None
 
 

@@ -16,8 +16,8 @@ _CAVEAT_POOLED = (
     "neither ATE nor ATT, and the means above rest on that too."
 )
 _CAVEAT_LEVEL_3 = (
-    "Conditional on X not affecting Y: the data cannot always reveal a violation, and no test of "
-    "it has been made here. Class effects are averages within a class."
+    "Conditional on X not affecting Y, of which the data cannot reveal every violation. Class "
+    "effects are averages within a class."
 )
 _ASSUMES = {
     4: "Assumes: hidden class U with treatment as good as random within it; X unrelated to (Z, T) "

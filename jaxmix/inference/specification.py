@@ -7,6 +7,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 from jaxmix.estimators.bridge import arm_inverses
 from jaxmix.features import Views
@@ -165,7 +166,9 @@ def _with_treatment_shared(views: Views) -> Views:
     )
 
 
-def _hansen_j(views: Views, arms: list[int]) -> tuple[float, int]:
+@jax.jit
+def _two_step_parts(views: Views) -> tuple[Array, Array, Array]:
+    """Return the covariance of phi_z times the residual, E[z x] and E[z y], by arm."""
     moments = from_rows(views)
     inverses = arm_inverses(moments, None).matrix
     alpha = jnp.einsum("txz,tz->tx", inverses, moments.zy, precision="highest")
@@ -176,15 +179,21 @@ def _hansen_j(views: Views, arms: list[int]) -> tuple[float, int]:
     spread = from_rows(dataclasses.replace(views, weight=squared)).gram_z
     mass, n = (views.weight * views.multiplicity).sum(), views.multiplicity.sum()
     spread = spread * (squared * views.multiplicity).sum() * n / mass**2
+    return spread, moments.zx, moments.zy
+
+
+def _hansen_j(views: Views, arms: list[int]) -> tuple[float, int]:
+    parts = _two_step_parts(views)
+    tolerance = cutoff(parts[0][0])
+    n = float(views.multiplicity.sum())
     statistic, df = 0.0, 0
     for t in arms:
-        s, a = np.asarray(spread[t]), np.asarray(moments.zx[t])
-        b = np.asarray(moments.zy[t])
+        s, a, b = (np.asarray(part[t]) for part in parts)
         values, vectors = np.linalg.eigh(s)
-        keep = values > cutoff(spread[t]) * values[-1]
+        keep = values > tolerance * values[-1]
         whiten = (vectors[:, keep] / np.sqrt(values[keep])).T
         design, target = whiten @ a, whiten @ b
         gap = target - design @ np.linalg.lstsq(design, target, rcond=None)[0]
-        statistic += float(n) * float(gap @ gap)
+        statistic += n * float(gap @ gap)
         df += int(keep.sum()) - int(np.linalg.matrix_rank(design))
     return statistic, df
