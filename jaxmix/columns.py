@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -120,7 +120,8 @@ def as_column(name: str, raw: np.ndarray) -> tuple[Column, np.ndarray]:
             f"column {name!r} holds a {type(strange).__name__} ({shown}); use numbers or text"
         )
     codes = np.zeros(len(cells), np.int32)
-    levels, inverse = np.unique(np.array([str(c) for c in known]), return_inverse=True)
+    texts = [c.decode(errors="replace") if isinstance(c, bytes) else str(c) for c in known]
+    levels, inverse = np.unique(np.array(texts), return_inverse=True)
     codes[present] = inverse
     return Column(name, codes, tuple(str(level) for level in levels)), present
 
@@ -145,3 +146,14 @@ def listed(names: Iterable[str], most: int = 12) -> str:
     names = [repr(name) for name in names]
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
+
+
+def stray_texts(column: Column) -> Sequence[str]:
+    """Return the levels of a text column that are no numbers, or all where all are."""
+    texts = []
+    for level in column.levels or ():
+        try:
+            float(level)
+        except ValueError:
+            texts.append(level)
+    return texts or column.labels()

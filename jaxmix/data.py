@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxmix.columns import Column, as_column, label, listed, names_of, raw_values
+from jaxmix.columns import Column, as_column, label, listed, names_of, raw_values, stray_texts
 from jaxmix.status import InputError
 
 CODINGS = ("auto", "linear", "onehot")
@@ -182,13 +182,15 @@ class CausalData:
                 _check_varies(columns[name], role)
         if columns[outcome].levels is not None:
             raise InputError(
-                f"outcome {outcome!r} is text ({listed(_texts(columns[outcome]))}); "
+                f"outcome {outcome!r} is text ({listed(stray_texts(columns[outcome]))}); "
                 "code it as numbers"
             )
         views = {
             view: tuple(columns[name] for name, role in roles.items() if role == view)
             for view in ("z", "x", "covariates")
         }
+        for column in (column for view in views.values() for column in view):
+            _check_not_numbers(column)
         arms, codes = _arms(columns[treatment], control)
         groups = None
         if cluster is not None:
@@ -314,22 +316,21 @@ def _coding(features: str | Mapping[str, str]) -> dict[str, str]:
     return coding
 
 
-def _texts(column: Column) -> Sequence[str]:
-    """Return the levels of a text column that are no numbers, or all where all are."""
-    texts = []
-    for level in column.levels or ():
-        try:
-            float(level)
-        except ValueError:
-            texts.append(level)
-    return texts or column.labels()
+def _check_not_numbers(column: Column) -> None:
+    """Refuse a column of numbers that a few stray texts have turned into text."""
+    strays = stray_texts(column) if column.levels else ()
+    if column.levels and 5 * len(strays) <= len(column.levels):
+        raise InputError(
+            f"column {column.name!r} is text, but nearly all of its values are numbers; correct "
+            f"or empty the cells that hold {listed(strays)}"
+        )
 
 
 def _check_weights(column: Column) -> None:
     """Refuse text and negative weights, rows numbered as in the table."""
     if column.levels is not None:
         raise InputError(
-            f"weights {column.name!r} is text ({listed(_texts(column))}); weights are numbers"
+            f"weights {column.name!r} is text ({listed(stray_texts(column))}); weights are numbers"
         )
     negative = column.values < 0
     if negative.any():

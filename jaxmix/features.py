@@ -223,6 +223,25 @@ def distinct(data: CausalData) -> CausalData:
     )
 
 
+def constant_within_arms(data: CausalData) -> list[str]:
+    """Return, in words, which covariates and proxies do not vary within an arm.
+
+    Such a column makes the moments of that arm singular.
+    """
+    found = []
+    for column in (*data.covariates, *data.z, *data.x):
+        values = _indicators(column.values)[:, 1:] if column.levels else column.values[:, None]
+        for arm, name in enumerate(data.arms):
+            here = values[data.t == arm]
+            flat = (here == here[0]).all(axis=0)
+            for level in np.flatnonzero(flat):
+                what = f" (level {column.levels[level + 1]!r})" if column.levels else ""
+                found.append(
+                    f"column {column.name!r}{what} does not vary where {data.treatment} is {name}"
+                )
+    return found
+
+
 def _is_onehot(name: str, data: CausalData) -> bool:
     asked = data.features[name]
     if asked == "auto":

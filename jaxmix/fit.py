@@ -14,21 +14,15 @@ from jaxtyping import Array
 
 from jaxmix import features
 from jaxmix.data import CausalData
-from jaxmix.estimators.bridge import proxy_singular_values, weakest_direction
+from jaxmix.diagnose import diagnose, errors_of, evaluate, warnings_of
 from jaxmix.features import Views
-from jaxmix.inference import asymptotic, resampling
-from jaxmix.inference.specification import (
-    SpecificationTest,
-    contrast_test,
-    overidentification,
-)
+from jaxmix.inference import resampling
 from jaxmix.mixture import EffectLaw
-from jaxmix.moments import Moments, from_rows
+from jaxmix.moments import Moments
 from jaxmix.plan import Estimator, plan
-from jaxmix.result import Diagnostics, Estimate, PerClass, Result
+from jaxmix.result import Estimate, PerClass, Result
 from jaxmix.status import InputError, Status
 
-_WEAK = 10.0  # an effective F below this (Staiger, Stock 1997) makes proxies weak
 # Resamples that end so have no estimate; out of range, they have one, and leaving it out would
 # make intervals look better than they are.
 _NO_ESTIMATE = (
@@ -51,40 +45,6 @@ class _Numbers:
         return {name: out[name] for name in names if name in out}
 
 
-@dataclasses.dataclass(frozen=True)
-class _Weakest:
-    """Where noise meets the smallest singular value that is used, for its standard errors."""
-
-    estimator: Estimator
-    index: int
-
-    def __call__(self, moments: Moments) -> tuple[Array, Array]:
-        return weakest_direction(moments, self.index, form=self.estimator.form)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Contrast:
-    """Level 3's mean minus level 4's estimate of the same thing."""
-
-    estimator: Estimator
-
-    def __call__(self, moments: Moments) -> Array:
-        other = dataclasses.replace(self.estimator, level=4, method="bridge")
-        return self.estimator(moments)["effect"] - other(moments)["effect"]
-
-
-@dataclasses.dataclass(frozen=True)
-class _SingularValues:
-    """The singular values of the proxies' moments, by arm."""
-
-    estimator: Estimator
-
-    def __call__(self, moments: Moments) -> Array:
-        return proxy_singular_values(moments, form=self.estimator.form)
-
-
-_evaluate = jax.jit(lambda estimator, views: estimator(from_rows(views)), static_argnums=0)
-_errors = jax.jit(asymptotic.standard_errors, static_argnums=0)
 _align = jax.jit(jax.vmap(resampling.align, in_axes=(0, None)))
 
 
@@ -186,7 +146,7 @@ def fit(
         if beside is None:
             return result
         conditional = run.fit(beside)
-    if reason := _withdrawn(conditional):
+    if reason := _withdrawn(conditional, result):
         note = f"level 3 was withdrawn: {reason}; its numbers are for inspection only"
         own = f"withdrawn from the result: {reason}"
         conditional = dataclasses.replace(conditional, warnings=(*conditional.warnings, own))
@@ -203,7 +163,7 @@ def fit(
     )
 
 
-def _withdrawn(conditional: Result) -> str:
+def _withdrawn(conditional: Result, headline: Result) -> str:
     """Return why a level-3 result may not stand beside the headline; empty where it may."""
     if not conditional.status.usable:
         return f"{conditional.status.name}, {conditional.status.message}"
@@ -213,6 +173,8 @@ def _withdrawn(conditional: Result) -> str:
         return f"{bad} of {d.num_resamples} resamples have no estimate or one out of range"
     if d.specification.rejects():
         return f"its mean contradicts level 4 ({d.specification})"
+    if headline.diagnostics.specification.rejects():
+        return f"it needs level 4, which is rejected ({headline.diagnostics.specification})"
     return ""
 
 
@@ -237,7 +199,7 @@ class _Run:
     def fit(self, estimator: Estimator) -> Result:
         """Estimate, with uncertainty and diagnostics."""
         data, views = self.data, self.views
-        point = jax.tree.map(np.asarray, _evaluate(estimator, views))
+        point = jax.tree.map(np.asarray, evaluate(estimator, views))
         status = Status(int(point["status"]))
         numbers = {
             name: point[name]
@@ -249,14 +211,14 @@ class _Run:
             draws, tally = self._resample(estimator, point)
             errors, bounds = self._spread(numbers, draws)
         else:
-            errors = jax.tree.map(np.asarray, _errors(_Numbers(estimator), views))
+            errors = jax.tree.map(np.asarray, errors_of(_Numbers(estimator), views))
             bounds = {
                 name: np.stack(
                     resampling.normal_interval(numbers[name], se, self.confidence), axis=-1
                 )
                 for name, se in errors.items()
             }
-        diagnostics, weak = self._diagnose(estimator, point, tally)
+        diagnostics, weak = diagnose(estimator, data, views, point, tally)
         if weak and status < Status.WEAK_PROXIES:
             status = Status.WEAK_PROXIES
 
@@ -294,7 +256,7 @@ class _Run:
             confidence=self.confidence,
             seed=self.seed,
             status=status,
-            warnings=self._warnings(diagnostics, point["means"], bool(errors)),
+            warnings=warnings_of(diagnostics, data, views, point, bool(errors)),
             naive=estimate("naive"),
             ate=estimate("effect"),
             potential_means={arm: estimate("means", i) for i, arm in enumerate(data.arms)},
@@ -355,90 +317,3 @@ class _Run:
                 ends = resampling.normal_interval(numbers[name], errors[name], self.confidence)
             bounds[name] = np.stack(ends, axis=-1)
         return errors, bounds
-
-    def _diagnose(
-        self, estimator: Estimator, point: dict[str, Any], tally: dict[str, Any]
-    ) -> tuple[Diagnostics, bool]:
-        """Return the diagnostics, and whether the proxies are weak where they were used."""
-        views, k = self.views, estimator.num_classes
-        values = np.asarray(_evaluate(_SingularValues(estimator), views))
-        used = values.shape[1]
-        if k is not None:
-            # Where the constant was partialled out it is not among the singular values.
-            partialled = views.num_shared > (0 if estimator.form == "pooled" else 1)
-            used = k - 1 if partialled else k
-        arms = ["all"] if estimator.form == "pooled" else list(self.data.arms)
-        relevant = range(len(arms))
-        if estimator.level == 4 and estimator.estimand == "ATT":
-            relevant = range(1)  # the control arm's bridge is the only one
-        strengths = {}
-        if used > 0:
-            sides = _errors(_Weakest(estimator, used - 1), views)
-            noise = np.max([(np.asarray(side) ** 2).sum(1) for side in sides], axis=0)
-            for i in relevant:
-                if noise[i] > 0:
-                    strengths[arms[i]] = float(values[i, used - 1] ** 2 / noise[i])
-        stats = {name: float(value) for name, value in point["stats"].items()}
-        if estimator.level == 4:
-            test = overidentification(
-                views, rank=k, form=estimator.form, estimand=estimator.estimand
-            )
-        else:
-            test = self._contrast(estimator)
-        diagnostics = Diagnostics(
-            arm_sizes=self.data.arm_sizes(),
-            num_features={"z": views.z.shape[1], "x": views.x.shape[1]},
-            rank=views.max_rank if k is None else k,
-            singular_values={
-                arm: tuple(row.tolist()) for arm, row in zip(arms, values, strict=True)
-            },
-            proxy_strength=strengths,
-            specification=test,
-            gap=stats.get("gap"),
-            condition=stats.get("condition"),
-            repairs={n: stats[n] for n in ("share_repair", "imaginary") if n in stats},
-            **tally,
-        )
-        return diagnostics, any(strength < _WEAK for strength in strengths.values())
-
-    def _contrast(self, estimator: Estimator) -> SpecificationTest:
-        """Test level 3 by whether its mean agrees with level 4, which needs less (Hausman)."""
-        contrast = _Contrast(estimator)
-        value, se = (float(f(contrast, self.views)) for f in (_evaluate, _errors))
-        span = float(self.views.range_y[1] - self.views.range_y[0])
-        return contrast_test(value, se, span)
-
-    def _warnings(
-        self, diagnostics: Diagnostics, means: np.ndarray, spread: bool
-    ) -> tuple[str, ...]:
-        found = []
-        low, high = np.asarray(self.views.range_y)
-        for arm, mean in zip(self.data.arms, means, strict=True):
-            if not low <= mean <= high and np.isfinite(mean):
-                found.append(
-                    f"the mean outcome under {self.data.treatment}={arm} came out outside the "
-                    "outcome's range: weak proxies, or assumptions that do not hold"
-                )
-        if diagnostics.num_resamples and not spread:
-            found.append(
-                f"{diagnostics.num_failed} of {diagnostics.num_resamples} resamples have no "
-                "estimate, so no standard errors or intervals are given"
-            )
-        elif diagnostics.num_failed > 0.05 * diagnostics.num_resamples:
-            found.append(
-                f"{diagnostics.num_failed} of {diagnostics.num_resamples} resamples have no "
-                "estimate; intervals rest on the others and are too optimistic (the resampling "
-                "'bayesian' drops no row, and may fail less)"
-            )
-        if diagnostics.ambiguous > 0.05 * diagnostics.num_resamples:
-            found.append(
-                f"classes could not be told apart in {diagnostics.ambiguous} of "
-                f"{diagnostics.num_resamples} resamples: they are not resolved, and intervals by "
-                "class are unreliable"
-            )
-        if diagnostics.specification.rejects():
-            found.append(
-                f"the specification test rejects ({diagnostics.specification.null}): the estimate "
-                "may be biased"
-            )
-        return tuple(found)

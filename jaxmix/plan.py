@@ -15,7 +15,7 @@ from jaxmix.estimators import baselines, bridge, spectral, synthetic
 from jaxmix.inference.resampling import KINDS
 from jaxmix.mixture import EffectLaw
 from jaxmix.moments import Moments
-from jaxmix.status import InputError
+from jaxmix.status import InputError, settle
 
 CHOICES: dict[str, tuple[Any, ...]] = {
     "level": ("auto", 2, 3, 4),
@@ -57,7 +57,7 @@ class Estimator:
             out |= {"effects": law.effects, "harmed": law.share_harmed(self.better)}
             out |= {"profile": profile}
         out["naive"] = baselines.difference_in_means(moments)
-        return out | {"status": solution.status, "stats": solution.stats}
+        return out | {"status": settle(solution.status, out["naive"]), "stats": solution.stats}
 
     def _classes(self, moments: Moments) -> tuple[Any, EffectLaw, Array, Array]:
         """Return solution, law, potential means, and the profile that classes are matched by."""

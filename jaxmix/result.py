@@ -149,6 +149,12 @@ class Result:
     diagnostics: Diagnostics
     conditional: Result | None = None
 
+    @property
+    def estimand_name(self) -> str:
+        """What the headline number is: ATE, ATT, or the pooled form's coefficient."""
+        pooled = self.level == 4 and self.bridge == "pooled"
+        return "coefficient of treatment" if pooled else self.estimand
+
     def raise_if_failed(self) -> Result:
         """Return the result, or raise `EstimateError` where its status is not usable."""
         if not self.status.usable:
@@ -222,7 +228,7 @@ class Result:
             import pandas as pd
         except ModuleNotFoundError:
             raise InputError("to_frame needs pandas: pip install pandas") from None
-        rows = [("naive", self.naive), (self.estimand, self.ate)]
+        rows = [("naive", self.naive), (self.estimand_name, self.ate)]
         rows += [(f"E[Y({arm})]", estimate) for arm, estimate in self.potential_means.items()]
         if self.share_harmed is not None:
             rows.append(("share_harmed", self.share_harmed))
@@ -264,7 +270,7 @@ class Result:
                 "difference in means", self.naive.value, self.naive.interval, "contrast"
             ),
             plots.ForestRow(
-                f"{self.estimand}, level {self.level}", self.ate.value, self.ate.interval
+                f"{self.estimand_name}, level {self.level}", self.ate.value, self.ate.interval
             ),
             *extra,
         ]

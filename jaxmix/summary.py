@@ -41,11 +41,8 @@ def tables(result: Result) -> list[Table]:
 
 def _effect_table(result: Result) -> Table:
     percent = f"{100 * result.confidence:g} % interval"
-    estimand = {"pooled": "coefficient of treatment"}.get(
-        result.bridge if result.level == 4 else "", result.estimand
-    )
     of = " | treated" if result.estimand == "ATT" else ""
-    rows = [_row("difference in means", result.naive), _row(estimand, result.ate)]
+    rows = [_row("difference in means", result.naive), _row(result.estimand_name, result.ate)]
     rows += [
         _row(f"E[Y({label}){of}]", estimate) for label, estimate in result.potential_means.items()
     ]

@@ -99,6 +99,56 @@ def test_truncation_at_the_rank_of_the_truth_beats_none():
     assert np.median(error(2)) < 0.5 * np.median(error(4))
 
 
+@pytest.mark.parametrize("form", ["by_arm", "pooled"])
+@pytest.mark.parametrize("rank", [None, 2])
+def test_the_bridge_follows_shifts_and_scales_of_the_outcome(form, rank):
+    drawn = population("strong", 2, 4, 4)
+    cells = jnp.asarray(drawn.counts(np.random.default_rng(6), 5000), float)
+    plain, moved = (
+        jm.bridge.solve(jm.moments.from_counts(cells, values), rank=rank, form=form).value
+        for values in (jnp.array([0.0, 1.0]), jnp.array([100.0, 103.0]))
+    )
+    np.testing.assert_allclose(moved.effect, 3 * plain.effect, rtol=1e-8)
+    np.testing.assert_allclose(moved.means, 100 + 3 * plain.means, rtol=1e-8)
+
+
+def test_the_truncated_bridge_is_the_first_synthetic_moment():
+    drawn = population("strong", 2, 4, 4)
+    moments = jm.moments.from_counts(
+        jnp.asarray(drawn.counts(np.random.default_rng(7), 5000), float)
+    )
+    effect = jm.bridge.solve(moments, rank=2).value.effect
+    np.testing.assert_allclose(jm.synthetic.effect_moments(moments, 2, 1)[1], effect, rtol=1e-8)
+
+
+def test_a_category_of_x_that_an_arm_lacks_leaves_no_number():
+    drawn = population("strong", 3, 3, 3)
+    cells = drawn.counts(np.random.default_rng(1), 20_000)
+    cells[1, :, 2] = 0
+    moments = jm.moments.from_counts(jnp.asarray(cells, float))
+    for form in ("by_arm", "pooled"):
+        expected = Status.RANK_DEFICIENT if form == "by_arm" else Status.SUCCESS
+        assert jm.bridge.solve(moments, form=form).status == expected
+    # The control arm has the category, and is all that the effect on the treated needs.
+    assert jm.bridge.solve(moments, estimand="ATT").status == Status.SUCCESS
+
+
+def test_an_empty_arm_leaves_no_number():
+    cells = np.array(jm.populations.paper_main().joint())
+    cells[1] = 0.0
+    moments = jm.moments.from_counts(jnp.asarray(cells))
+    for form in ("by_arm", "pooled"):
+        assert not Status(int(jm.bridge.solve(moments, form=form).status)).usable
+
+
+def test_moments_short_of_rank_still_determine_what_they_reach():
+    # Exact moments of two classes on four levels: rank 2, and nothing is asked of the rest.
+    drawn = population("strong", 2, 4, 4)
+    solution = jm.bridge.solve(exact_moments(drawn))
+    assert solution.status == Status.SUCCESS
+    np.testing.assert_allclose(solution.value.effect, drawn.ate(), atol=1e-8)
+
+
 def test_covariates_are_partialled_out_before_truncation():
     frame, moments = rows(d_z=2, d_x=2, num_w=3)
     y, t, z, x, w = arrays(frame)

@@ -605,7 +605,7 @@ HEADER, ROW = "t,y,z,x\n", "0,1,0,1\n1,2,1,0\n"
 # name of the file, its content (None: no file, a dict: a folder), fragments
 WRONG_FILES = {
     "absent": ("rows.csv", None, ["no file", "rows.csv", "check the path"]),
-    "folder": ("rows.csv", {}, ["no file", "rows.csv", "check the path"]),
+    "folder": ("rows.csv", {}, ["is a folder", "give a csv or parquet file"]),
     "empty": ("rows.csv", b"", ["rows.csv", "is empty"]),
     "only blank lines": ("rows.csv", b"\n\n\n", ["rows.csv", "one header row"]),
     "only the header": ("rows.csv", HEADER, ["no rows", "right file"]),
@@ -642,3 +642,20 @@ def test_reading_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(InputError, match=r"pip install 'jaxmix\[io\]'"):
         jm.read(tmp_path / "rows.csv", **ROLES)
+
+
+def test_numbers_with_a_few_stray_texts_are_refused():
+    ages = [str(age) for age in range(20, 60)]
+    ages[7] = "."
+    table = {name: np.arange(40) % 2 for name in ("t", "y", "x")} | {"z": ages}
+    table["y"] = np.arange(40) % 3
+    with pytest.raises(InputError, match=r"column 'z' is text, but nearly all .* hold '\.'"):
+        CausalData.from_frame(table, treatment="t", outcome="y", z=["z"], x=["x"])
+
+
+def test_bytes_are_text():
+    table = {name: np.arange(40) % 2 for name in ("y", "x")} | {"z": np.array([b"a", b"b"] * 20)}
+    table["t"] = np.array([b"no", b"no", b"yes", b"yes"] * 10)
+    data = CausalData.from_frame(table, treatment="t", outcome="y", z=["z"], x=["x"], control="no")
+    assert data.arms == ("no", "yes")
+    assert data.z[0].levels == ("a", "b")

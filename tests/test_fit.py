@@ -290,6 +290,43 @@ def test_agreement_of_the_levels_has_its_size():
     assert np.mean(rejected) <= 0.12  # 5 % and three standard errors
 
 
+def test_level_3_is_withdrawn_when_level_4_is_rejected():
+    rng = np.random.default_rng(2)
+    drawn = population("strong", 2, 4, 2)
+    cells = drawn.counts(rng, 20_000)
+    t, z, x, y = np.unravel_index(np.repeat(np.arange(cells.size), cells.ravel()), cells.shape)
+    frame = {"t": t, "y": y + 0.5 * (z % 2) + 0.3 * (z > 1), "z": z.astype(str), "x": x.astype(str)}
+    result = jm.fit(causal_data(frame), num_classes=2, num_resamples=0)
+    assert result.diagnostics.specification.rejects()
+    assert result.law is None
+    assert any("level 3 was withdrawn" in warning for warning in result.warnings)
+
+
+def test_columns_that_make_an_arm_singular_are_named():
+    frame = linear_rows(np.random.default_rng(0), 300)
+    frame["w0"] = np.where(frame["t"] == 1, 0.0, np.random.default_rng(1).normal(size=300))
+    result = jm.fit(causal_data(frame), num_resamples=0)
+    assert result.status == Status.RANK_DEFICIENT
+    assert any("'w0' does not vary where t is 1" in warning for warning in result.warnings)
+
+
+def test_merged_classes_are_told():
+    # Two classes with one effect, 1/4, in a table whose counts are exactly its probabilities.
+    proxy = np.array([[3, 1], [1, 3]]) / 4
+    y1 = np.array([[1, 3], [4, 6]]) / 8  # (u, t)
+    p_y = np.stack([1 - y1, y1], axis=-1)
+    joint = np.einsum("uz,ux,uty->tzxy", proxy, proxy, p_y) / 4
+    cells = joint * 2**10
+    assert (cells == np.round(cells)).all()
+    t, z, x, y = np.unravel_index(np.arange(16), cells.shape)
+    frame = {"t": t, "y": y, "z": z.astype(str), "x": x.astype(str), "count": cells.ravel()}
+    data = causal_data(frame, weights="count", weights_kind="frequency")
+    result = jm.fit(data, level=3, num_classes=2, method="synthetic", num_resamples=0)
+    np.testing.assert_allclose(result.law.effects, 0.25, atol=1e-8)
+    np.testing.assert_allclose(result.law.shares, [1.0, 0.0], atol=1e-8)
+    assert any("1 of the classes" in warning and "merged" in warning for warning in result.warnings)
+
+
 def test_levels_that_cannot_disagree_are_not_tested(auto):
     test = auto.conditional.diagnostics.specification
     assert not test.applies
@@ -324,9 +361,11 @@ def test_a_failed_level_3_is_withdrawn_and_the_headline_stands():
 
 def test_level_3_is_withdrawn_when_most_resamples_have_no_estimate(auto):
     d = auto.conditional.diagnostics
-    assert _withdrawn(auto.conditional) == ""
+    assert _withdrawn(auto.conditional, auto) == ""
     broken = dataclasses.replace(d, failed={"COMPLEX_SPECTRUM": 80}, out_of_range=30)
-    assert "110 of 200" in _withdrawn(dataclasses.replace(auto.conditional, diagnostics=broken))
+    assert "110 of 200" in _withdrawn(
+        dataclasses.replace(auto.conditional, diagnostics=broken), auto
+    )
 
 
 def test_failed_resamples_are_counted_and_told():

@@ -154,6 +154,20 @@ def test_outcome_values_of_counts_reach_the_statistic():
     np.testing.assert_allclose(scaled, 10 * plain, rtol=1e-8)
 
 
+def test_whole_numbers_and_tables_with_roles_are_taken():
+    cells = jm.populations.paper_main().counts(jax.random.key(0), 2000)
+    options = {"key": jax.random.key(1), "num_resamples": 20}
+    floats = jm.bootstrap(effect, cells, **options)
+    whole = jm.bootstrap(effect, cells.astype(int), **options)
+    np.testing.assert_array_equal(whole, floats)
+    rows = jm.populations.paper_main().sample(jax.random.key(0), 2000)
+    rows = {name: np.asarray(values) for name, values in rows.items()}
+    data = jm.CausalData.from_frame(rows, treatment="T", outcome="Y", z=["Z"], x=["X"])
+    by_table = jm.bootstrap(effect, data, **options)
+    views = jm.features.encode(data, reduce=True)
+    np.testing.assert_array_equal(by_table, jm.bootstrap(effect, views, **options))
+
+
 def test_an_empty_cell_stays_empty():
     cells = (
         jnp.asarray(jm.populations.paper_main().counts(jax.random.key(0), 500))

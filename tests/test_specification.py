@@ -97,6 +97,13 @@ def test_no_restriction_left_at_the_numerical_rank():
     assert "numerical rank" in test.reason
 
 
+def test_an_outcome_that_is_fitted_to_rounding_is_not_tested():
+    frame = linear_rows(np.random.default_rng(0), 400, d_z=3, d_x=1)
+    frame["y"] = frame["t"] + frame["x0"]
+    test = overidentification(jm.features.encode(causal_data(frame)))
+    assert not test.applies
+
+
 def test_words_never_call_a_test_that_does_not_reject_a_proof():
     passed = SpecificationTest(True, "null", 1.0, 2, 0.6)
     assert not passed.rejects()

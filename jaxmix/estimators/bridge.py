@@ -12,7 +12,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from jaxmix.moments import Moments
 from jaxmix.solvers.linalg import Inverse, bordered_pinv, schur_complement
@@ -124,20 +124,29 @@ def solve(
     if form == "pooled":
         if estimand != "ATE":
             raise ValueError("the pooled form has no ATT: use form='by_arm'")
-        means, effect, inverse = _pooled(moments, rank, arm)
+        means, effect, broken = _pooled(moments, rank, arm)
     elif form == "by_arm":
+        # The outcome is centred, so that what truncation removes does not depend on its origin.
+        centre = moments.y_by_arm.sum()
+        zy = moments.zy - centre * (moments.zx @ moments.one_x)
         inverse = arm_inverses(moments, rank)
-        alpha = jnp.einsum("txz,tz->tx", inverse.matrix, moments.zy, precision="highest")
-        means = alpha @ target_x(moments, estimand, arm)
+        alpha = jnp.einsum("txz,tz->tx", inverse.matrix, zy, precision="highest")
+        target = target_x(moments, estimand, arm)
+        means = centre + alpha @ target
+        broken = inverse.deficient
+        if rank is None:
+            broken = broken | ~jax.vmap(_reaches, (0, 0, None))(inverse.matrix, moments.zx, target)
         if estimand == "ATT":
+            # What the treated would have had needs the other arms' bridges alone.
             means = means.at[arm].set(moments.y_by_arm[arm] / moments.arm_probabilities[arm])
+            broken = broken.at[arm].set(False)
         effect = means[arm] - means[0]
     else:
         raise ValueError(f"form is {form!r}: use 'by_arm' or 'pooled'")
     span = moments.range_y[1] - moments.range_y[0]
     value = PotentialMeans(means, effect)
     status = worst(
-        where(jnp.any(inverse.deficient), Status.RANK_DEFICIENT),
+        where(jnp.any(broken), Status.RANK_DEFICIENT),
         where(jnp.abs(effect) > span, Status.OUT_OF_RANGE),
     )
     return Solution(value, settle(status, value), {})
@@ -227,12 +236,33 @@ def _pooled_system(moments: Moments) -> tuple[Array, Array, Array, int]:
 
 def _pooled(
     moments: Moments, rank: int | None, arm: int
-) -> tuple[Float[Array, " a"], Float[Array, ""], Inverse]:
+) -> tuple[Float[Array, " a"], Float[Array, ""], Bool[Array, ""]]:
     """Solve with one alpha for all arms; treatment enters linearly."""
     matrix, gram, right, num_shared = _pooled_system(moments)
+    num_others = moments.tensor.shape[0] - 1
+    centre = moments.y_by_arm.sum()
+    constant = jnp.concatenate([jnp.zeros(num_others, matrix.dtype), moments.one_x])
+    right = right - centre * (matrix @ constant)
     inverse = bordered_pinv(matrix, kept_rank(moments, rank), num_shared=num_shared, gram=gram)
     solution = inverse.matrix @ right
-    num_others = moments.tensor.shape[0] - 1
     shift = jnp.concatenate([jnp.zeros(1, solution.dtype), solution[:num_others]])
-    level = solution[num_others:] @ target_x(moments, "ATE", arm)
-    return level + shift, shift[arm], inverse
+    target = target_x(moments, "ATE", arm)
+    level = centre + solution[num_others:] @ target
+    broken = inverse.deficient
+    if rank is None:
+        whole = jnp.concatenate([jnp.zeros(num_others, matrix.dtype).at[arm - 1].set(1.0), target])
+        broken = broken | ~_reaches(inverse.matrix, matrix, whole)
+    return level + shift, shift[arm], broken
+
+
+def _reaches(
+    inverse: Float[Array, "d_x d_z"], zx: Float[Array, "d_z d_x"], target: Float[Array, " d_x"]
+) -> Bool[Array, ""]:
+    """Whether the equations of an arm, short of rank or not, determine the value at a target.
+
+    At its numerical rank a bridge is known only up to what E[z x] does not see; where the mean
+    of phi_x has a part there (a category of x that never occurs in the arm), no number follows.
+    """
+    missed = target - (target @ inverse) @ zx
+    slack = jnp.sqrt(jnp.finfo(target.dtype).eps)
+    return jnp.linalg.norm(missed) <= slack * jnp.linalg.norm(target)

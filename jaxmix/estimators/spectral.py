@@ -111,7 +111,10 @@ def solve(moments: Moments, k: int, *, arm: int = 1, estimand: str = "ATE") -> S
     status = worst(
         where(jnp.any(inverses.deficient), Status.RANK_DEFICIENT),
         where(imaginary > jnp.sqrt(jnp.finfo(zx.dtype).eps), Status.COMPLEX_SPECTRUM),
-        range_status(raw_shares, means[arm] - means[0], moments.range_y),
+        # Without what is only a sum that differs from 1, which the projection mends too.
+        range_status(
+            raw_shares - (raw_shares.sum() - 1.0) / k, means[arm] - means[0], moments.range_y
+        ),
     )
     stats = {
         "share_repair": jnp.abs(shares - raw_shares).max(),

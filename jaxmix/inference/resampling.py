@@ -14,7 +14,8 @@ import optax
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxmix import moments
-from jaxmix.features import Views
+from jaxmix.data import CausalData
+from jaxmix.features import Views, encode
 from jaxmix.moments import Moments
 from jaxmix.solvers.sampling import multinomial
 
@@ -84,7 +85,7 @@ def _draw_units(keys: Array, n: int, kind: str, dtype: jnp.dtype) -> Float[Array
 
 def bootstrap(
     statistic: Statistic,
-    data: Views | Float[Array, "a d_z d_x d_y"],
+    data: CausalData | Views | Float[Array, "a d_z d_x d_y"],
     *,
     key: Array,
     num_resamples: int,
@@ -104,7 +105,7 @@ def bootstrap(
         From `jaxmix.moments.Moments` to a pytree of arrays; pure, and hashable to be compiled
         once.
     data
-        `Views` (rows), or a table of counts for `jaxmix.moments.from_counts`.
+        A table (`CausalData`), its `Views`, or counts for `jaxmix.moments.from_counts`.
     key
         JAX key.
     num_resamples
@@ -139,10 +140,13 @@ def bootstrap(
     >>> draws.shape
     (200,)
     """
+    if isinstance(data, CausalData):
+        data = encode(data, reduce=True)
     if isinstance(data, Views):
         repeated, size = data.repeated, len(data.t)
     else:
         data = jnp.asarray(data)
+        data = data.astype(jnp.result_type(data, jnp.float32))
         repeated, size = True, data.size
     kind = kind or ("multinomial" if repeated else "bayesian")
     if kind not in KINDS:

@@ -1,0 +1,162 @@
+"""How far an estimate can be trusted: proxy strength, tests, and warnings in words."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Array
+
+from jaxmix.data import CausalData
+from jaxmix.estimators.bridge import proxy_singular_values, weakest_direction
+from jaxmix.features import Views, constant_within_arms
+from jaxmix.inference import asymptotic
+from jaxmix.inference.specification import (
+    SpecificationTest,
+    contrast_test,
+    overidentification,
+)
+from jaxmix.moments import Moments, from_rows
+from jaxmix.plan import Estimator
+from jaxmix.result import Diagnostics
+from jaxmix.status import Status
+
+_WEAK = 10.0  # an effective F below this (Staiger, Stock 1997) makes proxies weak
+
+evaluate = jax.jit(lambda estimator, views: estimator(from_rows(views)), static_argnums=0)
+errors_of = jax.jit(asymptotic.standard_errors, static_argnums=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Weakest:
+    """Where noise meets the smallest singular value that is used, for its standard errors."""
+
+    estimator: Estimator
+    index: int
+
+    def __call__(self, moments: Moments) -> tuple[Array, Array]:
+        return weakest_direction(moments, self.index, form=self.estimator.form)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Contrast:
+    """Level 3's mean minus level 4's estimate of the same thing."""
+
+    estimator: Estimator
+
+    def __call__(self, moments: Moments) -> Array:
+        other = dataclasses.replace(self.estimator, level=4, method="bridge")
+        return self.estimator(moments)["effect"] - other(moments)["effect"]
+
+
+@dataclasses.dataclass(frozen=True)
+class _SingularValues:
+    """The singular values of the proxies' moments, by arm."""
+
+    estimator: Estimator
+
+    def __call__(self, moments: Moments) -> Array:
+        return proxy_singular_values(moments, form=self.estimator.form)
+
+
+def diagnose(
+    estimator: Estimator,
+    data: CausalData,
+    views: Views,
+    point: dict[str, Any],
+    tally: dict[str, Any],
+) -> tuple[Diagnostics, bool]:
+    """Return the diagnostics, and whether the proxies are weak where they were used."""
+    k = estimator.num_classes
+    values = np.asarray(evaluate(_SingularValues(estimator), views))
+    used = values.shape[1]
+    if k is not None:
+        # Where the constant was partialled out it is not among the singular values.
+        partialled = views.num_shared > (0 if estimator.form == "pooled" else 1)
+        used = k - 1 if partialled else k
+    arms = ["all"] if estimator.form == "pooled" else list(data.arms)
+    relevant = range(len(arms))
+    if estimator.level == 4 and estimator.estimand == "ATT":
+        relevant = range(1)  # the control arm's bridge is the only one
+    strengths = {}
+    if used > 0:
+        sides = errors_of(_Weakest(estimator, used - 1), views)
+        noise = np.max([(np.asarray(side) ** 2).sum(1) for side in sides], axis=0)
+        for i in relevant:
+            value = values[i, used - 1]
+            if noise[i] > 0 or value == 0:
+                # A singular value that is zero without noise: an empty or a structural cell.
+                strengths[arms[i]] = float(value**2 / noise[i]) if noise[i] > 0 else 0.0
+    stats = {name: float(value) for name, value in point["stats"].items()}
+    if estimator.level == 4:
+        test = overidentification(views, rank=k, form=estimator.form, estimand=estimator.estimand)
+    else:
+        test = _compare_levels(estimator, views)
+    diagnostics = Diagnostics(
+        arm_sizes=data.arm_sizes(),
+        num_features={"z": views.z.shape[1], "x": views.x.shape[1]},
+        rank=views.max_rank if k is None else k,
+        singular_values={arm: tuple(row.tolist()) for arm, row in zip(arms, values, strict=True)},
+        proxy_strength=strengths,
+        specification=test,
+        gap=stats.get("gap") if k != 1 else None,
+        condition=stats.get("condition"),
+        repairs={n: stats[n] for n in ("share_repair", "imaginary") if n in stats},
+        **tally,
+    )
+    return diagnostics, any(strength < _WEAK for strength in strengths.values())
+
+
+def _compare_levels(estimator: Estimator, views: Views) -> SpecificationTest:
+    """Test level 3 by whether its mean agrees with level 4, which needs less."""
+    contrast = _Contrast(estimator)
+    value, se = (float(f(contrast, views)) for f in (evaluate, errors_of))
+    return contrast_test(value, se, float(views.range_y[1] - views.range_y[0]))
+
+
+def warnings_of(
+    diagnostics: Diagnostics,
+    data: CausalData,
+    views: Views,
+    point: dict[str, Any],
+    has_errors: bool,
+) -> tuple[str, ...]:
+    """Return what a user should know beside the status, one sentence each."""
+    found = []
+    low, high = np.asarray(views.range_y)
+    for arm, mean in zip(data.arms, point["means"], strict=True):
+        if not low <= mean <= high and np.isfinite(mean):
+            found.append(
+                f"the mean outcome under {data.treatment}={arm} came out outside the "
+                "outcome's range: weak proxies, or assumptions that do not hold"
+            )
+    if point["status"] == Status.RANK_DEFICIENT:
+        found += constant_within_arms(data)
+    merged = len(point.get("effects", ())) - int(point["stats"].get("num_distinct", 10**6))
+    if merged > 0:
+        found.append(f"{merged} of the classes could not be told from the others and were merged")
+    if diagnostics.num_resamples and not has_errors:
+        found.append(
+            f"{diagnostics.num_failed} of {diagnostics.num_resamples} resamples have no "
+            "estimate, so no standard errors or intervals are given"
+        )
+    elif diagnostics.num_failed > 0.05 * diagnostics.num_resamples:
+        found.append(
+            f"{diagnostics.num_failed} of {diagnostics.num_resamples} resamples have no "
+            "estimate; intervals rest on the others and are too optimistic (the resampling "
+            "'bayesian' drops no row, and may fail less)"
+        )
+    if diagnostics.ambiguous > 0.05 * diagnostics.num_resamples:
+        found.append(
+            f"classes could not be told apart in {diagnostics.ambiguous} of "
+            f"{diagnostics.num_resamples} resamples: they are not resolved, and intervals by "
+            "class are unreliable"
+        )
+    if diagnostics.specification.rejects():
+        found.append(
+            f"the specification test rejects ({diagnostics.specification.null}): the estimate "
+            "may be biased"
+        )
+    return tuple(found)
