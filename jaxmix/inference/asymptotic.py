@@ -15,6 +15,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from jaxmix.features import Views
@@ -67,15 +68,13 @@ def standard_errors(statistic: Callable[[Moments], Any], views: Views) -> Any:
     pytree
         The statistic's, each number replaced by its standard error.
     """
-    value, pullback = jax.vjp(_of_multiplicity(statistic, views), views.multiplicity)
-    leaves, structure = jax.tree.flatten(value)
-    sizes = [leaf.size for leaf in leaves]
-    flat = jnp.eye(sum(sizes), dtype=views.multiplicity.dtype)
+    of = _of_multiplicity(statistic, views)
+    flat, pullback, unravel = jax.vjp(
+        lambda m: ravel_pytree(of(m)), views.multiplicity, has_aux=True
+    )
 
     def one(direction: Float[Array, " p"]) -> Float[Array, ""]:
-        parts = jnp.split(direction, [sum(sizes[: i + 1]) for i in range(len(sizes) - 1)])
-        shaped = [part.reshape(leaf.shape) for part, leaf in zip(parts, leaves, strict=True)]
-        (gradient,) = pullback(jax.tree.unflatten(structure, shaped))
+        (gradient,) = pullback(direction)
         if views.cluster is None:
             return jnp.sqrt(jnp.sum(views.multiplicity * gradient**2))
         sums = jax.ops.segment_sum(
@@ -83,10 +82,7 @@ def standard_errors(statistic: Callable[[Moments], Any], views: Views) -> Any:
         )
         return jnp.sqrt(jnp.sum(sums**2))
 
-    errors = jax.lax.map(one, flat)
-    parts = jnp.split(errors, [sum(sizes[: i + 1]) for i in range(len(sizes) - 1)])
-    shaped = [part.reshape(leaf.shape) for part, leaf in zip(parts, leaves, strict=True)]
-    return jax.tree.unflatten(structure, shaped)
+    return unravel(jax.lax.map(one, jnp.eye(flat.size, dtype=flat.dtype)))
 
 
 def delta_covariance(
