@@ -205,8 +205,7 @@ def from_counts(
     >>> float(moments.num_rows), float(moments.y_by_arm[0])
     (16.0, 0.25)
     """
-    cells = jnp.asarray(cells)
-    cells = cells.astype(jnp.result_type(cells, jnp.float32))
+    cells = as_inexact(cells)
     d_z, d_x, d_y = cells.shape[-3:]
     total = cells.sum()
     tensor = cells / total
@@ -225,6 +224,12 @@ def from_counts(
         num_rows=total if num_rows is None else jnp.asarray(num_rows, dtype),
         covariance=jnp.diag(flat) - jnp.outer(flat, flat) if covariance else None,
     )
+
+
+def as_inexact(cells: Array) -> Array:
+    """Return counts as floating-point numbers: in their own precision, or the default one."""
+    cells = jnp.asarray(cells)
+    return cells if jnp.issubdtype(cells.dtype, jnp.inexact) else cells.astype(float)
 
 
 def of_population(

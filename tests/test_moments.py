@@ -107,6 +107,13 @@ def test_counts_equal_rows_of_the_same_cells():
         np.testing.assert_allclose(*variances, rtol=1e-10)
 
 
+def test_whole_numbers_are_counted_in_the_default_precision():
+    cells = np.arange(16).reshape(2, 2, 2, 2)
+    assert moments.from_counts(cells).tensor.dtype == jnp.float64
+    assert moments.from_counts(cells.astype(np.float32)).tensor.dtype == jnp.float32
+    np.testing.assert_allclose(moments.from_counts(cells).tensor, cells / 120)
+
+
 def test_population_moments_are_those_of_the_joint_law():
     drawn = population("generic", 2, 2, 3)
     found = moments.of_population(jnp.asarray(drawn.joint()), jnp.asarray(drawn.outcome_values))

@@ -145,8 +145,7 @@ def bootstrap(
     if isinstance(data, Views):
         repeated, size = data.repeated, len(data.t)
     else:
-        data = jnp.asarray(data)
-        data = data.astype(jnp.result_type(data, jnp.float32))
+        data = moments.as_inexact(data)
         repeated, size = True, data.size
     kind = kind or ("multinomial" if repeated else "bayesian")
     if kind not in KINDS:
