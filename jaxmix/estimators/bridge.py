@@ -258,11 +258,14 @@ def _pooled(
 def _reaches(
     inverse: Float[Array, "d_x d_z"], zx: Float[Array, "d_z d_x"], target: Float[Array, " d_x"]
 ) -> Bool[Array, ""]:
-    """Whether the equations of an arm, short of rank or not, determine the value at a target.
+    """Whether the equations of an arm determine the value at a target.
 
-    At its numerical rank a bridge is known only up to what E[z x] does not see; where the mean
+    Short of its full rank, a bridge is known only up to what E[z x] does not see; where the mean
     of phi_x has a part there (a category of x that never occurs in the arm), no number follows.
+    With more x than z and all of the rows' rank, the smallest bridge is taken.
     """
-    missed = target - (target @ inverse) @ zx
+    seen = inverse @ zx  # a projection, whose trace is the rank
+    full = jnp.trace(seen) > min(zx.shape) - 0.5
+    missed = target - target @ seen
     slack = jnp.sqrt(jnp.finfo(target.dtype).eps)
-    return jnp.linalg.norm(missed) <= slack * jnp.linalg.norm(target)
+    return full | (jnp.linalg.norm(missed) <= slack * jnp.linalg.norm(target))
