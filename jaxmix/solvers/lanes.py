@@ -1,0 +1,139 @@
+"""Batches whose members need unequal work: chunks that fit a cache, and compaction.
+
+A vmapped loop runs until its slowest lane is done, and every lane pays. Here a batch is worked
+off in chunks, and work that only some lanes need is done for those alone.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool
+
+_WIDTH = {"cpu": 64}  # lanes that share a cache
+_WIDE = 4096  # where lanes run side by side
+
+
+def width(num_lanes: int) -> int:
+    """Return how many lanes to work on at once on this kind of device."""
+    return max(1, min(num_lanes, _WIDTH.get(jax.default_backend(), _WIDE)))
+
+
+def by_chunks(function: Callable[..., Any], *args: Any) -> Any:
+    """Apply a function of batches to a long batch, a chunk of lanes at a time.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> by_chunks(lambda x: 2 * x, jnp.arange(3.0)).tolist()
+    [0.0, 2.0, 4.0]
+    """
+    num = len(jax.tree.leaves(args)[0])
+    size = width(num)
+    chunks = -(-num // size)
+    # The last chunk begins early enough to be full: some lanes are then done twice.
+    starts = jnp.minimum(jnp.arange(chunks) * size, num - size)
+
+    def one(start: Array) -> Any:
+        return function(*_rows(args, start + jnp.arange(size)))
+
+    results = jax.lax.map(one, starts)
+    last = chunks * size - num
+    return jax.tree.map(
+        lambda r: jnp.concatenate([r[:-1].reshape(-1, *r.shape[2:]), r[-1, last:]]), results
+    )
+
+
+def where_selected(
+    function: Callable[..., Any],
+    state: Any,
+    selected: Bool[Array, " b"],
+    *args: Any,
+    lanes: int | None = None,
+) -> Any:
+    """Replace the state of the selected lanes by ``function(state, *args)``, chunk by chunk.
+
+    Parameters
+    ----------
+    function
+        Of batches: the state and further arguments of some lanes, to their new state.
+    state
+        Pytree of arrays with a leading axis of lanes.
+    selected
+        Which lanes to work on; the others keep their state at no cost.
+    args
+        Further pytrees with the same leading axis.
+    lanes
+        Lanes worked on at once.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> state, odd = jnp.arange(5.0), jnp.arange(5) % 2 == 1
+    >>> where_selected(lambda s: s + 10, state, odd).tolist()
+    [0.0, 11.0, 2.0, 13.0, 4.0]
+    """
+    num = len(selected)
+    size = min(num, lanes or width(num))
+    order = jnp.argsort(~selected, stable=True)
+    total = selected.sum()
+
+    def body(carry: tuple[Array, Any]) -> tuple[Array, Any]:
+        begin, state = carry
+        slots = begin + jnp.arange(size)
+        own = order[jnp.minimum(slots, num - 1)]
+        new = function(_rows(state, own), *_rows(args, own))
+        # A lane beyond the selected ones writes nowhere.
+        target = jnp.where(slots < total, own, num)
+        state = jax.tree.map(lambda s, n: s.at[target].set(n, mode="drop"), state, new)
+        return begin + size, state
+
+    return jax.lax.while_loop(lambda carry: carry[0] < total, body, (jnp.int32(0), state))[1]
+
+
+def batched(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function of one member whose ``vmap`` is `function`, which takes whole batches.
+
+    Examples
+    --------
+    >>> import jax, jax.numpy as jnp
+    >>> size = batched(lambda x: jnp.full(len(x), len(x)))
+    >>> int(size(jnp.float32(1))), jax.vmap(size)(jnp.arange(3.0)).tolist()
+    (1, [3, 3, 3])
+    """
+    many = jax.custom_batching.custom_vmap(function)
+
+    @many.def_vmap
+    def _(size: int, are_batched: Any, *args: Any) -> Any:
+        args = _spread(size, are_batched, args)
+        flat = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), args)
+        out = jax.tree.map(lambda r: r.reshape(size, -1, *r.shape[1:]), many(*flat))
+        return out, jax.tree.map(lambda _: True, out)
+
+    @jax.custom_batching.custom_vmap
+    def one(*args: Any) -> Any:
+        return jax.tree.map(lambda r: r[0], many(*jax.tree.map(lambda a: a[None], args)))
+
+    @one.def_vmap
+    def _(size: int, are_batched: Any, *args: Any) -> Any:
+        out = many(*_spread(size, are_batched, args))
+        return out, jax.tree.map(lambda _: True, out)
+
+    return functools.wraps(function)(one)
+
+
+def _spread(size: int, are_batched: Any, args: Any) -> Any:
+    """Give every argument the batch axis."""
+
+    def spread(array: Array, is_batched: bool) -> Array:
+        return array if is_batched else jnp.broadcast_to(array, (size, *jnp.shape(array)))
+
+    return jax.tree.map(spread, args, tuple(are_batched))
+
+
+def _rows(tree: Any, index: Array) -> Any:
+    return jax.tree.map(lambda a: a[index], tree)
