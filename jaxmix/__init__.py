@@ -7,7 +7,7 @@ import importlib.metadata
 
 from jaxmix import features, moments, populations
 from jaxmix.data import CausalData, read
-from jaxmix.estimators import bridge, spectral, synthetic
+from jaxmix.estimators import bridge, factorization, spectral, synthetic
 from jaxmix.fit import fit
 from jaxmix.inference import asymptotic, specification
 from jaxmix.inference.resampling import bootstrap
@@ -30,6 +30,7 @@ __all__ = [
     "asymptotic",
     "bootstrap",
     "bridge",
+    "factorization",
     "features",
     "fit",
     "moments",

@@ -18,6 +18,9 @@ from jaxmix.status import InputError
 MAX_CELLS = 64
 """Most cells a joint one-hot coding may have: beyond it cells are thin and moments large."""
 
+MAX_OUTCOMES = 6
+"""Most values of an outcome that is coded one-hot beside one-hot proxies."""
+
 _DEPENDENT = 1e-10  # share of a standardised column's variance left after the columns before it
 _LOOK = 20_000  # rows looked at before a column is sorted in full, to tell it is continuous
 _FEW = 1_000  # a column with more distinct values than this among them is continuous
@@ -55,6 +58,8 @@ class Views:
         Number of clusters (static; 0 where rows are independent).
     repeated
         Whether some multiplicity differs from 1 (static).
+    onehot_y
+        Whether the outcome's features are indicators of its values (static).
     """
 
     z: Float[Array, "n d_z"]
@@ -73,6 +78,7 @@ class Views:
     num_shared: int = dataclasses.field(default=0, metadata={"static": True})
     num_clusters: int = dataclasses.field(default=0, metadata={"static": True})
     repeated: bool = dataclasses.field(default=False, metadata={"static": True})
+    onehot_y: bool = dataclasses.field(default=False, metadata={"static": True})
 
     @property
     def max_rank(self) -> int:
@@ -93,7 +99,8 @@ def encode(data: CausalData, *, reduce: bool = False) -> Views:
     the standardised columns, text columns inside it one-hot without their first level. Where
     covariates are present, or one view is linear, both views begin with the same features, the
     constant and the standardised covariates, and a one-hot view drops its first cell. The
-    outcome view is the constant and the standardised outcome.
+    outcome view is one-hot where both proxies are and the outcome has at most `MAX_OUTCOMES`
+    values, and otherwise the constant and the standardised outcome.
 
     Parameters
     ----------
@@ -162,7 +169,15 @@ def encode(data: CausalData, *, reduce: bool = False) -> Views:
     values = data.outcome.values
     centre = np.average(values, weights=mass)
     scale = np.sqrt(np.average((values - centre) ** 2, weights=mass))
-    y = jnp.asarray(np.stack([unit, (values - centre) / scale], axis=1))
+    onehot_y = joint and len(np.unique(values[:_LOOK])) <= MAX_OUTCOMES
+    levels = np.unique(values) if onehot_y else values
+    onehot_y &= len(levels) <= MAX_OUTCOMES
+    if onehot_y:
+        y = (values[:, None] == levels).astype(np.float64)
+        one_y, value_y = np.ones(len(levels)), levels
+    else:
+        y = np.stack([unit, (values - centre) / scale], axis=1)
+        one_y, value_y = np.array([1.0, 0.0]), np.array([centre, scale])
     least = 2 * max(z.shape[1], x.shape[1])
     for arm, size in data.arm_sizes().items():
         if size < least:
@@ -173,20 +188,21 @@ def encode(data: CausalData, *, reduce: bool = False) -> Views:
     return Views(
         z=z,
         x=x,
-        y=y,
+        y=jnp.asarray(y),
         t=jnp.asarray(data.t),
         weight=jnp.asarray(weight),
         multiplicity=jnp.asarray(multiplicity),
         one_z=one_z,
         one_x=one_x,
-        one_y=jnp.asarray([1.0, 0.0]),
-        value_y=jnp.asarray([centre, scale]),
+        one_y=jnp.asarray(one_y),
+        value_y=jnp.asarray(value_y),
         range_y=jnp.asarray([values.min(), values.max()]),
         cluster=None if data.cluster is None else jnp.asarray(data.cluster),
         num_arms=len(data.arms),
         num_shared=num_shared,
         num_clusters=0 if data.cluster is None else int(data.cluster.max()) + 1,
         repeated=data.multiplicity is not None,
+        onehot_y=onehot_y,
     )
 
 

@@ -88,15 +88,27 @@ class Mixture:
         ``(a, k)``: ``E[Y(t) | U=u]`` in outcome units.
     x_profiles
         ``(d_x, k)``: ``E[phi_x | U=u]``.
+    z_profiles
+        ``(a, d_z, k)``: ``E[1{T=t} phi_z | U=u]``; None where the method does not give them.
+    y_profiles
+        ``(a, d_y, k)``: ``E[phi_y | T=t, U=u]``; None where the method does not give them.
     """
 
     shares: Float[Array, " k"]
     means: Float[Array, "a k"]
     x_profiles: Float[Array, "d_x k"]
+    z_profiles: Float[Array, "a d_z k"] | None = None
+    y_profiles: Float[Array, "a d_y k"] | None = None
 
     def effects(self, arm: int = 1) -> Float[Array, " k"]:
         """Return the class effects of an arm against the control."""
         return self.means[arm] - self.means[0]
+
+    @property
+    def law(self) -> EffectLaw:
+        """The effect law of arm 1 against the control, by increasing effect."""
+        order = jnp.argsort(self.effects())
+        return EffectLaw(self.shares[order], self.effects()[order])
 
 
 def range_status(

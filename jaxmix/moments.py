@@ -42,6 +42,8 @@ class Moments:
         ``(m, m)`` covariance of ``sqrt(num_rows) * vec(tensor)``, or None where not asked for.
     num_shared
         Leading features that z and x have in common, 0 where both are one-hot (static).
+    onehot_y
+        Whether the outcome's features are indicators of its values (static).
     """
 
     tensor: Float[Array, "a d_z d_x d_y"]
@@ -54,6 +56,12 @@ class Moments:
     num_rows: Float[Array, ""]
     covariance: Float[Array, "m m"] | None = None
     num_shared: int = dataclasses.field(default=0, metadata={"static": True})
+    onehot_y: bool = dataclasses.field(default=False, metadata={"static": True})
+
+    @property
+    def is_table(self) -> bool:
+        """Whether every view is one-hot: the tensor then holds the probabilities of cells."""
+        return self.num_shared == 0 and self.onehot_y
 
     @property
     def zx(self) -> Float[Array, "a d_z d_x"]:
@@ -171,6 +179,7 @@ def from_rows(views: Views, *, covariance: bool = False) -> Moments:
         num_rows=views.multiplicity.sum(),
         covariance=spread,
         num_shared=views.num_shared,
+        onehot_y=views.onehot_y,
     )
 
 
@@ -223,6 +232,7 @@ def from_counts(
         range_y=jnp.stack([values.min(), values.max()]),
         num_rows=total if num_rows is None else jnp.asarray(num_rows, dtype),
         covariance=jnp.diag(flat) - jnp.outer(flat, flat) if covariance else None,
+        onehot_y=True,
     )
 
 

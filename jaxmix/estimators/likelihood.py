@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxmix import moments
@@ -30,13 +31,15 @@ from jaxmix.solvers.lanes import batched, by_chunks, where_selected, width
 from jaxmix.solvers.minimise import damped, minimise
 from jaxmix.status import Status
 
+AGREE = 0.01
+"""Log-likelihood units within which optima count as the same."""
+
 _MIX = 0.02  # even probabilities mixed into a start, so that none begins at 0
 _EM_STEPS, _EM_STEPS_RANDOM, _EM_STEPS_WARM = 10, 20, 1
 _REGULAR_STEPS = 8  # scoring that needs more has not met a regular optimum
 _RANDOM_STEPS = 60
 _ROUND = 8  # random starts per round
 _ENOUGH = 3  # starts that have to agree on the best optimum
-_AGREE = 0.01  # log-likelihood units within which optima are the same
 _EXACT_BELOW = 1.0  # predicted gain, in log-likelihood units, where exact curvature is tried
 _ABSURD = 2.33  # normal quantile: goodness of fit beyond its 99 % point
 
@@ -63,6 +66,8 @@ class Options:
         Whether the table can carry the spectral estimate as its first start.
     warm
         Whether a first start is given; there are no others then.
+    optimiser
+        An optax transformation that precedes scoring, on logits; or None.
     """
 
     num_classes: int
@@ -73,6 +78,7 @@ class Options:
     tolerance: float
     spectral_start: bool
     warm: bool
+    optimiser: optax.GradientTransformation | None = None
 
 
 class Fit(NamedTuple):
@@ -154,14 +160,29 @@ def _climb(
     def step(factors: Factors, damping: Array, exact: Array) -> tuple[Factors, Array]:
         return newton_step(cells, factors, damping, exact)[:2]
 
+    loss = functools.partial(deviance, cells)
+    if options.optimiser is not None:
+        by_logits = minimise(
+            lambda logits: loss(_softmax(logits)),
+            jax.tree.map(lambda f: jnp.log(jnp.maximum(f, jnp.finfo(f.dtype).tiny)), factors),
+            options.optimiser,
+            tolerance=options.tolerance,
+            max_steps=max_steps,
+        )
+        factors = _softmax(by_logits.params)
     found = minimise(
-        functools.partial(deviance, cells),
+        loss,
         factors,
         damped(step, retract, exact_below=_EXACT_BELOW),
         tolerance=options.tolerance,
         max_steps=max_steps,
     )
     return found.params, found.value, found.status == Status.SUCCESS, found.steps
+
+
+def _softmax(logits: Factors) -> Factors:
+    softmax = jax.nn.softmax
+    return Factors(softmax(logits.W, None), softmax(logits.B, 0), softmax(logits.C, 1))
 
 
 def maximise(cells: Cells, key_data: Array, first: Any, options: Options) -> Fit:
@@ -264,8 +285,8 @@ def _best_of(fit: Fit, factors: Factors, loss: Array, done: Array, steps: Array)
     better = loss[winner] < own
     best = jnp.minimum(loss[winner], own)
     everyone = jnp.append(loss, jnp.stack([own, fit.runner_up]))
-    others = jnp.where(everyone > best + _AGREE, everyone, jnp.inf)
-    agree = jnp.sum(loss <= best + _AGREE) + jnp.where(own <= best + _AGREE, fit.agree, 0)
+    others = jnp.where(everyone > best + AGREE, everyone, jnp.inf)
+    agree = jnp.sum(loss <= best + AGREE) + jnp.where(own <= best + AGREE, fit.agree, 0)
     chosen = jax.tree.map(lambda n, o: jnp.where(better, n[winner], o), factors, fit.factors)
     return Fit(
         chosen,

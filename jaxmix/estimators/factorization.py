@@ -1,0 +1,395 @@
+"""Levels 2 and 3: the classes by coupled tensor factorization, at the Cramer-Rao bound.
+
+The model of the moment tensor is a sum over classes,
+
+    M[t][z, x, y] = sum_u pi_u A_t[z, u] B[x, u] C_t[y, u]
+
+with ``A_t = E[1{T=t} phi_z | u]``, ``B = E[phi_x | u]``, ``C_t = E[phi_y | T=t, u]``: one CP
+decomposition per arm, B and pi shared by the arms. At level 2, Z is independent of (T, Y) given
+the class too, so that ``A_t = P(T=t | u) A``.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float, Int
+
+from jaxmix import moments as moments_
+from jaxmix.estimators import least_squares, likelihood, table
+from jaxmix.estimators.least_squares import Layout, Profiles
+from jaxmix.estimators.table import Cells, Factors
+from jaxmix.mixture import EffectLaw, Mixture, range_status
+from jaxmix.moments import Moments
+from jaxmix.solvers.implicit import at_root
+from jaxmix.status import Solution, Status, settle, where, worst
+
+LOSSES = ("kl", "gmm", "frobenius")
+
+_MOMENTS_STARTS = 1
+
+
+@functools.partial(
+    jax.jit,
+    static_argnames=(
+        "k", "level", "loss", "arm", "num_starts", "max_steps", "tolerance", "optimiser",
+    ),
+)  # fmt: skip
+def solve(
+    moments_or_cells: Moments | Cells,
+    k: int,
+    *,
+    key: Array,
+    level: int = 3,
+    loss: str = "kl",
+    arm: int = 1,
+    num_starts: int | None = None,
+    max_steps: int = 500,
+    tolerance: float = 1e-4,
+    optimiser: optax.GradientTransformation | None = None,
+    start: Any = None,
+    weight: Array | None = None,
+) -> Solution:
+    """Recover the classes from the moment tensor by gradient.
+
+    ``kl`` maximizes the multinomial likelihood of a table of cells: the maximum-likelihood fit,
+    efficient in the interior. ``gmm`` minimizes ``(m - m_theta)' W (m - m_theta)`` with W the
+    pseudo-inverse of the sampling covariance (eigenvalues below 1e-8 of the largest count as
+    zero); n times the minimum is the J statistic. ``frobenius`` has W = 1.
+
+    Assumes latent ignorability and overlap; at level 3 X independent of (Z, T, Y) given U and Z
+    independent of Y given (T, U); at level 2 Z, X and (T, Y) independent given U. See
+    `jaxmix.spectral.effect_law` on ranks.
+
+    Parameters
+    ----------
+    moments_or_cells
+        Moments, or counts of ``(T, Z, X, Y)`` with outcome values 0, 1, ... `kl` needs a table
+        (every view one-hot), `gmm` moments with their covariance.
+    k
+        Number of classes.
+    key
+        JAX key, for starts beyond the first.
+    level
+        3, or 2.
+    loss
+        ``"kl"``, ``"gmm"`` or ``"frobenius"``.
+    arm
+        The arm compared with the control, by whose effect the classes are numbered.
+    num_starts
+        Most starts. Beyond the spectral estimate, `kl` (default 33) uses them only where a table
+        converges slowly or fits badly, until its best optimum has been met three times; `gmm`
+        and `frobenius` (default 1) use all of them.
+    max_steps
+        Most second-order steps (and most steps of `optimiser`).
+    tolerance
+        Predicted gain, in log-likelihood units, at which steps stop.
+    optimiser
+        An optax transformation to precede the second-order steps from every start, such as
+        ``optax.lbfgs()``, on unconstrained coordinates; seldom needed.
+    start
+        ``sol.stats["start"]`` of a solution nearby, such as the estimate of which this is a
+        resample; no other start is tried then.
+    weight
+        ``sol.stats["weight"]`` of another `gmm` fit, in place of the data's own: resamples keep
+        the weight of the estimate.
+
+    Returns
+    -------
+    Solution
+        ``value`` is a `Mixture`, classes by increasing effect. Differentiable, by the implicit
+        function theorem, in the cells or moments (the weight of `gmm` counts as fixed). In
+        stats: ``log_likelihood``, ``g2`` (`kl`) or ``j`` (`gmm`), ``df`` (nominal for `kl`, from
+        ranks for `gmm`), ``decrement`` (predicted gain left), ``steps``, ``num_starts``,
+        ``num_agree``, ``runner_up`` (gap to the best other optimum), ``flatness`` (smallest
+        scaled pivot), ``start``. Statuses: BOUNDARY (a probability is 0), NOT_IDENTIFIED
+        (the optimum is flat), STARTS_DISAGREE, MAX_STEPS, NONFINITE.
+
+    Raises
+    ------
+    ValueError
+        For a level or loss there is not, `kl` on moments that are no table, `gmm` without a
+        covariance.
+
+    References
+    ----------
+    Mazaheri, Squires, Uhler (2025), arXiv 2405.19225; Dempster, Laird, Rubin (1977), JRSS B 39;
+    Hansen (1982), Econometrica 50; Kruskal (1977), Linear Algebra and its Applications 18.
+
+    Examples
+    --------
+    >>> import jax, jaxmix as jm
+    >>> counts = jm.populations.paper_main(zt_strength=0.5).counts(jax.random.key(0), 100_000)
+    >>> sol = solve(counts, 2, key=jax.random.key(1))
+    >>> [round(float(v), 1) for v in (*sol.value.law.effects, *sol.value.shares)]
+    [-0.8, 0.7, 0.5, 0.5]
+    """
+    if level not in (2, 3):
+        raise ValueError(f"level is {level!r}: use 2 or 3")
+    if loss not in LOSSES:
+        raise ValueError(f"loss is {loss!r}: use one of {', '.join(LOSSES)}")
+    if not isinstance(moments_or_cells, Moments):
+        moments_or_cells = moments_.from_counts(moments_or_cells, covariance=loss == "gmm")
+    moments = moments_or_cells
+    if loss == "kl":
+        if not moments.is_table:
+            raise ValueError("loss 'kl' needs a table of cells, every view one-hot; use 'gmm'")
+        options = likelihood.Options(
+            num_classes=k,
+            level=level,
+            num_arms=moments.tensor.shape[0],
+            num_starts=33 if num_starts is None else num_starts,
+            max_steps=max_steps,
+            tolerance=tolerance,
+            spectral_start=k <= moments.max_rank and moments.tensor.shape[0] > 1,
+            warm=start is not None,
+            optimiser=optimiser,
+        )
+        return _by_likelihood(moments, key, options, start, arm)
+    if loss == "gmm" and moments.covariance is None and weight is None:
+        raise ValueError("loss 'gmm' needs moments with their covariance (covariance=True)")
+    if k > moments.max_rank:
+        raise ValueError(f"k is {k}, but the views can tell apart at most {moments.max_rank}")
+    layout = Layout(
+        num_classes=k,
+        level=level,
+        onehot=moments.num_shared == 0,
+        onehot_y=moments.onehot_y,
+        shape=moments.tensor.shape,
+        num_starts=(num_starts or _MOMENTS_STARTS) if start is None else 1,
+        max_steps=max_steps,
+        tolerance=tolerance,
+        warm=start is not None,
+        optimiser=optimiser,
+    )
+    return _by_least_squares(moments, key, layout, start, weight, loss == "gmm", arm)
+
+
+def counts_of(moments: Moments) -> Cells:
+    """Return the counts behind a table's moments; those of many rows for a population."""
+    dtype = moments.tensor.dtype
+    many = jnp.finfo(dtype).eps ** (-2 / 3)
+    n = jnp.where(jnp.isfinite(moments.num_rows), moments.num_rows, many).astype(dtype)
+    return moments.tensor * n
+
+
+def _by_likelihood(
+    moments: Moments, key: Array, options: likelihood.Options, start: Any, arm: int
+) -> Solution:
+    k = options.num_classes
+    a, d_y = options.num_arms, moments.tensor.shape[-1]
+    cells = counts_of(moments)
+    if options.level == 2:
+        cells = cells.transpose(1, 2, 0, 3).reshape(1, *cells.shape[1:3], a * d_y)
+    fixed = jax.lax.stop_gradient(cells)
+    found = likelihood.maximise(
+        fixed, jax.random.key_data(key), () if start is None else Factors(*start), options
+    )
+    found = jax.lax.stop_gradient(found)
+    # One more step, exact: it measures how far off the optimum is, and removes most of it.
+    direction, decrement, pivot = _check(fixed, found.factors)
+    moved = table.retract(found.factors, direction)
+    closer = (table.deviance(fixed, moved) <= found.loss) & (decrement < options.tolerance)
+    factors = jax.tree.map(lambda m, f: jnp.where(closer, m, f), moved, found.factors)
+    flat_optimum = pivot < jnp.sqrt(jnp.finfo(cells.dtype).eps)
+
+    vector, unravel = ravel_pytree(factors)
+    factors = unravel(at_root(_stationarity(cells.shape, k), vector, (cells,), flat_optimum))
+    W, B, C = factors
+    g2 = 2 * table.deviance(cells, factors)
+    if options.level == 2:
+        shares = W[0].sum(0)
+        by_arm = C.reshape(a, d_y, k)
+        propensity = by_arm.sum(1)  # P(T=t | u)
+        conditional = W[0] / _positive(shares)
+        z_profiles = propensity[:, None, :] * conditional
+        C = by_arm / _positive(propensity)[:, None, :]
+    else:
+        shares = W.sum((0, 1))
+        z_profiles = W / _positive(shares)
+    means = jnp.einsum("tyu,y->tu", C, moments.value_y, precision="highest")
+    order = jnp.argsort(means[arm] - means[0])
+    value = Mixture(
+        shares[order], means[:, order], B[:, order], z_profiles[..., order], C[..., order]
+    )
+    zero = jnp.any(vector == 0)
+    disagree = (found.starts > 1) & (found.agree < 2)
+    status = worst(
+        where(zero, Status.BOUNDARY),
+        where(disagree, Status.STARTS_DISAGREE),
+        where(flat_optimum, Status.NOT_IDENTIFIED),
+        where(~found.done, Status.MAX_STEPS),
+    )
+    stats = {
+        "log_likelihood": table.log_likelihood(cells, factors),
+        "g2": g2,
+        "df": jnp.asarray(likelihood.degrees_of_freedom(cells.shape, k)),
+        "decrement": decrement,
+        "steps": found.steps,
+        "num_starts": found.starts,
+        "num_agree": found.agree,
+        "runner_up": found.runner_up - found.loss,
+        "flatness": pivot,
+        "start": tuple(found.factors),
+    }
+    return Solution(value, settle(status, (value.shares, value.means)), stats)
+
+
+def _check(cells: Cells, factors: Factors) -> tuple[Factors, Array, Array]:
+    zero = jnp.zeros((), cells.dtype)
+    return table.newton_step(cells, factors, zero, jnp.asarray(True))
+
+
+def _positive(values: Array) -> Array:
+    """Return a divisor: 1 where a class is empty, so that its profile is finite."""
+    return jnp.where(values > 0, values, 1.0)
+
+
+@functools.lru_cache(maxsize=256)
+def _stationarity(shape: tuple[int, ...], k: int) -> Any:
+    a, d_z, d_x, d_y = shape
+    sizes = (a * d_z * k, d_x * k)
+
+    def residual(vector: Array, args: tuple[Cells]) -> Array:
+        W, B, C = jnp.split(vector, (sizes[0], sum(sizes)))
+        factors = Factors(W.reshape(a, d_z, k), B.reshape(d_x, k), C.reshape(a, d_y, k))
+        (cells,) = args
+        n = cells.sum()
+        gradient = table.score(cells, factors)
+        shares, by_arm = factors.W.sum((0, 1)), factors.W.sum(1)
+        # The gauge: sums of B and C are 1.
+        by_b = gradient.B + n * shares * (1 - factors.B.sum(0))
+        by_c = gradient.C + n * (by_arm * (1 - factors.C.sum(1)))[:, None, :]
+        slopes = jnp.concatenate([g.reshape(-1) for g in (gradient.W, by_b, by_c)])
+        # Probabilities at the bound stay there, in units that keep the system balanced.
+        return jnp.where(vector <= 0, n * vector, slopes)
+
+    return residual
+
+
+def _by_least_squares(
+    moments: Moments,
+    key: Array,
+    layout: Layout,
+    start: Any,
+    weight: Array | None,
+    weighted: bool,
+    arm: int,
+) -> Solution:
+    fixed = jax.lax.stop_gradient(moments)
+    found, goal = least_squares.fit(fixed, weighted, weight, key, start, layout)
+    found = jax.lax.stop_gradient(found)
+    index, values = least_squares.best(found)
+    flat = found.params[index]
+    weights, rank = least_squares.ranks(flat, goal, layout)
+    flat_optimum = rank < layout.num_parameters
+    own = goal._replace(tensor=moments.tensor)
+    flat = at_root(_gradient(layout), flat, (own,), flat_optimum)
+    parts = least_squares.profiles(least_squares.unravel(flat, layout), goal.limits, layout)
+    value = _mixture(parts, moments, arm)
+    agree = jnp.sum(values <= values[index] + likelihood.AGREE)
+    others = jnp.where(values > values[index] + likelihood.AGREE, values, jnp.inf)
+    effects = value.means[arm] - value.means[0]
+    status = worst(
+        where((layout.num_starts > 1) & (agree < 2), Status.STARTS_DISAGREE),
+        where(flat_optimum, Status.NOT_IDENTIFIED),
+        jnp.where(found.status[index] == Status.MAX_STEPS, jnp.int32(Status.MAX_STEPS), 0),
+        range_status(value.shares, effects, moments.range_y),
+    )
+    minimum = 2 * least_squares.loss(flat, own, layout)
+    stats = {
+        ("j" if weighted else "sum_of_squares"): minimum,
+        "df": weights - rank,
+        "steps": found.steps[index],
+        "num_starts": jnp.int32(layout.num_starts),
+        "num_agree": agree,
+        "runner_up": others.min() - values[index],
+        "start": found.params[index],
+        "weight": goal.root,
+    }
+    return Solution(value, settle(status, (value.shares, value.means)), stats)
+
+
+@functools.lru_cache(maxsize=256)
+def _gradient(layout: Layout) -> Any:
+    return functools.partial(least_squares.stationarity, layout=layout)
+
+
+def _mixture(parts: Profiles, moments: Moments, arm: int) -> Mixture:
+    mass, A, B, C = parts
+    shares = mass.sum(0)
+    means = jnp.einsum("tyu,y->tu", C, moments.value_y, precision="highest")
+    order = jnp.argsort(means[arm] - means[0])
+    z_profiles = (mass / shares)[:, None, :] * A
+    return Mixture(
+        shares[order], means[:, order], B[:, order], z_profiles[..., order], C[..., order]
+    )
+
+
+def treated_shares(mixture: Mixture, one_z: Float[Array, " d_z"], arm: int = 1) -> Array:
+    """Return ``P(U=u | T=arm)`` by Bayes' rule."""
+    assert mixture.z_profiles is not None
+    mass = mixture.shares * jnp.einsum("zu,z->u", mixture.z_profiles[arm], one_z)
+    return mass / mass.sum()
+
+
+def effect_law(
+    moments_or_cells: Moments | Cells,
+    k: int,
+    *,
+    key: Array,
+    arm: int = 1,
+    estimand: str = "ATE",
+    **options: Any,
+) -> EffectLaw:
+    """Estimate the distribution of class effects by factorization; options as in `solve`.
+
+    Examples
+    --------
+    >>> import jax, jaxmix as jm
+    >>> counts = jm.populations.paper_main().counts(jax.random.key(0), 100_000)
+    >>> [round(float(e), 1) for e in effect_law(counts, 2, key=jax.random.key(1)).effects]
+    [-0.7, 0.8]
+    """
+    solution = solve(moments_or_cells, k, key=key, arm=arm, **options)
+    mixture = solution.value
+    shares = mixture.shares
+    if estimand == "ATT":
+        d_z = mixture.z_profiles.shape[1]
+        one_z = moments_or_cells.one_z if isinstance(moments_or_cells, Moments) else jnp.ones(d_z)
+        shares = treated_shares(mixture, one_z, arm)
+    return EffectLaw(shares, mixture.effects(arm), solution.status, solution.stats)
+
+
+def posterior(
+    mixture: Mixture,
+    t: Int[Array, " n"],
+    z: Float[Array, "n d_z"],
+    x: Float[Array, "n d_x"],
+    y: Float[Array, "n d_y"] | None = None,
+) -> Float[Array, "n k"]:
+    """Return ``P(U=u | t, z, x, y)`` of rows with one-hot features, without y where None.
+
+    Rows that are impossible under the fit have NaN.
+
+    Examples
+    --------
+    >>> import jax, jax.numpy as jnp, jaxmix as jm
+    >>> counts = jm.populations.paper_main().counts(jax.random.key(0), 100_000)
+    >>> mixture = solve(counts, 2, key=jax.random.key(1)).value
+    >>> rows = jnp.eye(2)
+    >>> posterior(mixture, jnp.array([0, 1]), rows, rows, rows).sum(1).tolist()
+    [1.0, 1.0]
+    """
+    assert mixture.z_profiles is not None
+    assert mixture.y_profiles is not None
+    joint = mixture.shares * jnp.einsum("nz,nzu->nu", z, mixture.z_profiles[t])
+    joint = joint * (x @ mixture.x_profiles)
+    if y is not None:
+        joint = joint * jnp.einsum("ny,nyu->nu", y, mixture.y_profiles[t])
+    return joint / joint.sum(1, keepdims=True)
