@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -16,6 +17,7 @@ from jaxmix.inference import asymptotic
 from jaxmix.inference.specification import (
     SpecificationTest,
     contrast_test,
+    fit_test,
     overidentification,
 )
 from jaxmix.moments import Moments, from_rows
@@ -23,10 +25,19 @@ from jaxmix.plan import Estimator
 from jaxmix.result import Diagnostics
 from jaxmix.status import Status
 
+_STARTS = ("log_likelihood", "num_starts", "num_agree", "runner_up", "decrement", "steps")
 _WEAK = 10.0  # an effective F below this (Staiger, Stock 1997) makes proxies weak
 
-evaluate = jax.jit(lambda estimator, views: estimator(from_rows(views)), static_argnums=0)
-errors_of = jax.jit(asymptotic.standard_errors, static_argnums=0)
+Statistic = jax.tree_util.Partial
+
+
+@functools.partial(jax.jit, static_argnames="covariance")
+def evaluate(statistic: Statistic, views: Views, *, covariance: bool = False) -> Any:
+    """Evaluate a statistic of the moments, with their covariance where it is needed."""
+    return statistic(from_rows(views, covariance=covariance))
+
+
+errors_of = jax.jit(asymptotic.standard_errors)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,9 +57,9 @@ class _Contrast:
 
     estimator: Estimator
 
-    def __call__(self, moments: Moments) -> Array:
+    def __call__(self, moments: Moments, **context: Any) -> Array:
         other = dataclasses.replace(self.estimator, level=4, method="bridge")
-        return self.estimator(moments)["effect"] - other(moments)["effect"]
+        return self.estimator(moments, **context)["effect"] - other(moments)["effect"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,10 +78,11 @@ def diagnose(
     views: Views,
     point: dict[str, Any],
     tally: dict[str, Any],
+    context: dict[str, Any],
 ) -> tuple[Diagnostics, bool]:
     """Return the diagnostics, and whether the proxies are weak where they were used."""
     k = estimator.num_classes
-    values = np.asarray(evaluate(_SingularValues(estimator), views))
+    values = np.asarray(evaluate(Statistic(_SingularValues(estimator)), views))
     used = values.shape[1]
     if k is not None:
         # Where the constant was partialled out it is not among the singular values.
@@ -82,18 +94,20 @@ def diagnose(
         relevant = range(1)  # the control arm's bridge is the only one
     strengths = {}
     if used > 0:
-        sides = errors_of(_Weakest(estimator, used - 1), views)
+        sides = errors_of(Statistic(_Weakest(estimator, used - 1)), views)
         noise = np.max([(np.asarray(side) ** 2).sum(1) for side in sides], axis=0)
         for i in relevant:
             value = values[i, used - 1]
             if noise[i] > 0 or value == 0:
                 # A singular value that is zero without noise: an empty or a structural cell.
                 strengths[arms[i]] = float(value**2 / noise[i]) if noise[i] > 0 else 0.0
-    stats = {name: float(value) for name, value in point["stats"].items()}
+    stats = {name: float(value) for name, value in point["stats"].items() if np.ndim(value) == 0}
     if estimator.level == 4:
         test = overidentification(views, rank=k, form=estimator.form, estimand=estimator.estimand)
     else:
-        test = _compare_levels(estimator, views)
+        test = _test_of_fit(estimator, data, views, stats)
+        if not test.applies and estimator.level == 3:
+            test = _compare_levels(estimator, views, context)
     diagnostics = Diagnostics(
         arm_sizes=data.arm_sizes(),
         num_features={"z": views.z.shape[1], "x": views.x.shape[1]},
@@ -104,14 +118,34 @@ def diagnose(
         gap=stats.get("gap") if k != 1 else None,
         condition=stats.get("condition"),
         repairs={n: stats[n] for n in ("share_repair", "imaginary") if n in stats},
+        starts={n: stats[n] for n in _STARTS if n in stats},
         **tally,
     )
     return diagnostics, any(strength < _WEAK for strength in strengths.values())
 
 
-def _compare_levels(estimator: Estimator, views: Views) -> SpecificationTest:
+def _test_of_fit(
+    estimator: Estimator, data: CausalData, views: Views, stats: dict[str, float]
+) -> SpecificationTest:
+    """Test the level by how well the factorization fits, where there is one."""
+    symbol = "G2" if "g2" in stats else "J"
+    cells = views.num_arms * views.z.shape[1] * views.x.shape[1] * views.y.shape[1]
+    return fit_test(
+        stats.get(symbol.lower(), np.nan),
+        int(stats.get("df", 1)) + int(stats.get("num_zero", 0)),
+        level=estimator.level,
+        symbol=symbol,
+        rows_per_cell=data.num_rows / cells if symbol == "G2" else None,
+        weighted=data.weight is not None,
+        clustered=views.num_clusters > 0,
+    )
+
+
+def _compare_levels(
+    estimator: Estimator, views: Views, context: dict[str, Any]
+) -> SpecificationTest:
     """Test level 3 by whether its mean agrees with level 4, which needs less."""
-    contrast = _Contrast(estimator)
+    contrast = Statistic(_Contrast(estimator), **context)
     value, se = (float(f(contrast, views)) for f in (evaluate, errors_of))
     return contrast_test(value, se, float(views.range_y[1] - views.range_y[0]))
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from jaxmix.columns import Column
+from jaxmix.columns import Column, label
 from jaxmix.data import CausalData
 from jaxmix.status import InputError
 
@@ -277,6 +277,44 @@ def _joint_cells(name: str, columns: Sequence[Column]) -> np.ndarray:
                 f"{column.name!r}; use fewer or coarser columns, or the features 'linear'"
             )
     return cells
+
+
+def cell_names(columns: Sequence[Column]) -> list[tuple[str, ...]]:
+    """Return the values behind each joint cell of a one-hot view, in the order of its features."""
+    cells = _joint_cells("the view", columns)
+    first = np.unique(cells, return_index=True)[1]
+    texts = [column.take(first) for column in columns]
+    return list(
+        zip(
+            *(
+                [c.levels[v] if c.levels else label(v) for v in c.values]  # cells x columns
+                for c in texts
+            ),
+            strict=True,
+        )
+    )
+
+
+def cells_like(
+    view: str, columns: Sequence[Column], names: Sequence[tuple[str, ...]]
+) -> np.ndarray:
+    """Return indicators of the cells of other rows, numbered as in `names`.
+
+    Raises
+    ------
+    InputError
+        For a combination of values that is not among them.
+    """
+    index = {name: i for i, name in enumerate(names)}
+    own = cell_names(columns)
+    for name in own:
+        if name not in index:
+            named = ", ".join(
+                f"{column.name} = {value}" for column, value in zip(columns, name, strict=True)
+            )
+            raise InputError(f"the {view} values {named} do not occur in the data of the fit")
+    position = np.array([index[name] for name in own])[_joint_cells(view, columns)]
+    return (position[:, None] == np.arange(len(names))).astype(np.float64)
 
 
 def _indicators(cells: np.ndarray) -> np.ndarray:

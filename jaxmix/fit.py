@@ -10,17 +10,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
 from jaxtyping import Array
 
 from jaxmix import features
 from jaxmix.data import CausalData
 from jaxmix.diagnose import diagnose, errors_of, evaluate, warnings_of
-from jaxmix.features import Views
+from jaxmix.features import Views, cell_names, distinct
 from jaxmix.inference import resampling
 from jaxmix.mixture import EffectLaw
 from jaxmix.moments import Moments
 from jaxmix.plan import Estimator, plan
-from jaxmix.result import Estimate, PerClass, Result
+from jaxmix.result import Classes, Estimate, PerClass, Result
 from jaxmix.status import InputError, Status
 
 # Resamples that end so have no estimate; out of range, they have one, and leaving it out would
@@ -33,16 +34,24 @@ _NO_ESTIMATE = (
 )
 
 
+_REFINED = (Status.COMPLEX_SPECTRUM, Status.INDEFINITE_MOMENTS, Status.OUT_OF_RANGE)
+_MAX_MOMENTS = 1024  # a weight of gmm has the square of that many numbers
+
+
 @dataclasses.dataclass(frozen=True)
-class _Numbers:
-    """The part of an estimator's output that has standard errors by differentiation."""
+class _Part:
+    """The part of an estimator's output that is wanted."""
 
     estimator: Estimator
+    names: tuple[str, ...]
 
-    def __call__(self, moments: Moments) -> dict[str, Array]:
-        out = self.estimator(moments)
-        names = ("effect", "means", "naive", "shares", "effects")
-        return {name: out[name] for name in names if name in out}
+    def __call__(self, moments: Moments, **context: Any) -> dict[str, Array]:
+        out = self.estimator(moments, **context)
+        return {name: out[name] for name in self.names if name in out}
+
+
+_NUMBERS = ("effect", "means", "naive", "shares", "effects")  # with errors by differentiation
+_DRAWN = (*_NUMBERS, "harmed", "profile", "status")
 
 
 _align = jax.jit(jax.vmap(resampling.align, in_axes=(0, None)))
@@ -78,11 +87,12 @@ def fit(
     level
         The level is a claim about the graph that the user makes: 4 lets Z cause T and X cause Y
         and gives the average effect; 3 also needs that X does not affect Y, and gives the effect
-        law. ``"auto"``: level 4 is the headline, and where `num_classes` is given level 3 stands
-        beside it, conditional on that.
+        law; 2 needs moreover that Z does not affect T. ``"auto"``: level 4 is the headline, and
+        where `num_classes` is given level 3 stands beside it, conditional on that.
     method
-        ``"bridge"`` (level 4), ``"synthetic"`` or ``"spectral"`` (level 3); ``"auto"`` takes the
-        bridge and the spectral operator.
+        ``"bridge"`` (level 4), ``"factorization"`` (levels 2 and 3), ``"synthetic"`` or
+        ``"spectral"`` (level 3); ``"auto"`` takes the bridge and the factorization. Where a closed
+        form of level 3 fails, the factorization stands in its place, and a warning says so.
     bridge
         ``"by_arm"``, or ``"pooled"``: treatment enters once, linearly, as in proximal two-stage
         least squares.
@@ -141,11 +151,14 @@ def fit(
                 f"{views.max_rank} classes (z has {_own(views.z, views)} features, x "
                 f"{_own(views.x, views)}, the constant included); use fewer classes or more proxies"
             )
+        for estimator in (headline, beside):
+            if estimator is not None:
+                _check_size(estimator, views, method)
         run = _Run(data, views, num_resamples, confidence, seed, interval, resampling, progress)
-        result = dataclasses.replace(run.fit(headline), better=better)
+        result = dataclasses.replace(run.refined(headline), better=better)
         if beside is None:
             return result
-        conditional = run.fit(beside)
+        conditional = run.refined(beside)
     if reason := _withdrawn(conditional, result):
         note = f"level 3 was withdrawn: {reason}; its numbers are for inspection only"
         own = f"withdrawn from the result: {reason}"
@@ -161,6 +174,19 @@ def fit(
         law_interval=conditional.law_interval,
         share_harmed=conditional.share_harmed,
     )
+
+
+def _check_size(estimator: Estimator, views: Views, method: str) -> None:
+    """Refuse a factorization whose moments, not being a table, are too many to be weighted."""
+    if estimator.method != "factorization" or (views.num_shared == 0 and views.onehot_y):
+        return
+    sizes = (views.num_arms, views.z.shape[1], views.x.shape[1], views.y.shape[1])
+    if (num := int(np.prod(sizes))) > _MAX_MOMENTS:
+        raise InputError(
+            f"the factorization would weigh {num:,} moments ({' x '.join(map(str, sizes))}: arms, "
+            f"z, x and outcome features), and {_MAX_MOMENTS:,} is the most; use fewer or coarser "
+            "columns, or the method 'spectral'"
+        )
 
 
 def _withdrawn(conditional: Result, headline: Result) -> str:
@@ -196,10 +222,35 @@ class _Run:
     resampling: str | None
     progress: Callable[[int, int], None] | None
 
+    def refined(self, estimator: Estimator) -> Result:
+        """Fit, and where a closed form fails on these data, the constrained fit in its place."""
+        result = self.fit(estimator)
+        if estimator.method not in ("spectral", "synthetic") or result.status not in _REFINED:
+            return result
+        other = dataclasses.replace(estimator, method="factorization")
+        _check_size(other, self.views, other.method)
+        note = (
+            f"the {estimator.method} estimate failed ({result.status.name}), and the "
+            "factorization stands in its place"
+        )
+        result = self.fit(other)
+        return dataclasses.replace(result, warnings=(note, *result.warnings))
+
     def fit(self, estimator: Estimator) -> Result:
         """Estimate, with uncertainty and diagnostics."""
         data, views = self.data, self.views
-        point = jax.tree.map(np.asarray, evaluate(estimator, views))
+        context: dict[str, Any] = {}
+        weighted = False
+        if estimator.method == "factorization":
+            # Starts beyond the first; apart from the keys of the resamples.
+            context["key"] = jax.random.fold_in(jax.random.key(self.seed), 2**31 - 1)
+            weighted = not (views.num_shared == 0 and views.onehot_y)
+        point = evaluate(Partial(estimator, **context), views, covariance=weighted)
+        if context:
+            context["start"] = point["stats"].pop("start")
+            if weighted:
+                context["weight"] = point["stats"].pop("weight")
+        point = jax.tree.map(np.asarray, point)
         status = Status(int(point["status"]))
         numbers = {
             name: point[name]
@@ -208,17 +259,19 @@ class _Run:
         }
         tally: dict[str, Any] = {}
         if self.num_resamples:
-            draws, tally = self._resample(estimator, point)
+            draws, tally = self._resample(estimator, point, context)
             errors, bounds = self._spread(numbers, draws)
         else:
-            errors = jax.tree.map(np.asarray, errors_of(_Numbers(estimator), views))
+            errors = jax.tree.map(
+                np.asarray, errors_of(Partial(_Part(estimator, _NUMBERS), **context), views)
+            )
             bounds = {
                 name: np.stack(
                     resampling.normal_interval(numbers[name], se, self.confidence), axis=-1
                 )
                 for name, se in errors.items()
             }
-        diagnostics, weak = diagnose(estimator, data, views, point, tally)
+        diagnostics, weak = diagnose(estimator, data, views, point, tally, context)
         if weak and status < Status.WEAK_PROXIES:
             status = Status.WEAK_PROXIES
 
@@ -231,7 +284,7 @@ class _Run:
             )
 
         law = law_se = law_interval = harmed = None
-        if estimator.level == 3:
+        if estimator.level < 4:
             law = EffectLaw(
                 numbers["shares"], numbers["effects"], jnp.int32(status), dict(point["stats"])
             )
@@ -265,17 +318,27 @@ class _Run:
             law_interval=law_interval,
             share_harmed=harmed,
             diagnostics=diagnostics,
+            classes=self._classes(point.get("mixture"), views),
+        )
+
+    def _classes(self, mixture: Any, views: Views) -> Classes | None:
+        """Return the classes with the names of their cells, where every view is one-hot."""
+        if mixture is None or views.num_shared or not views.onehot_y:
+            return None
+        data = distinct(self.data) if views.repeated else self.data
+        return Classes(
+            mixture, data.arms, cell_names(data.z), cell_names(data.x), np.asarray(views.value_y)
         )
 
     def _resample(
-        self, estimator: Estimator, point: dict[str, Any]
+        self, estimator: Estimator, point: dict[str, Any], context: dict[str, Any]
     ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Return the resampled numbers that are estimates, classes aligned, and a tally."""
         kind = self.resampling or (
             "multinomial" if self.views.repeated and not self.views.num_clusters else "bayesian"
         )
         draws = resampling.bootstrap(
-            estimator,
+            Partial(_Part(estimator, _DRAWN), **context),
             self.views,
             key=jax.random.key(self.seed),
             num_resamples=self.num_resamples,
@@ -298,7 +361,7 @@ class _Run:
             "out_of_range": int((statuses == Status.OUT_OF_RANGE).sum()),
             "ambiguous": int((ambiguous & usable).sum()),
         }
-        skip = ("status", "stats", "profile")
+        skip = ("status", "profile")
         kept = {name: np.asarray(v)[usable] for name, v in draws.items() if name not in skip}
         return kept, tally
 

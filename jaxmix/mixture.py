@@ -102,13 +102,16 @@ class Mixture:
 
     def effects(self, arm: int = 1) -> Float[Array, " k"]:
         """Return the class effects of an arm against the control."""
-        return self.means[arm] - self.means[0]
+        return self.means[..., arm, :] - self.means[..., 0, :]
 
     @property
     def law(self) -> EffectLaw:
         """The effect law of arm 1 against the control, by increasing effect."""
-        order = jnp.argsort(self.effects())
-        return EffectLaw(self.shares[order], self.effects()[order])
+        order = jnp.argsort(self.effects(), axis=-1)
+        shares, effects = (
+            jnp.take_along_axis(values, order, axis=-1) for values in (self.shares, self.effects())
+        )
+        return EffectLaw(shares, effects)
 
 
 def range_status(

@@ -11,7 +11,7 @@ from jaxtyping import Array
 
 from jaxmix.columns import listed
 from jaxmix.data import CausalData
-from jaxmix.estimators import baselines, bridge, spectral, synthetic
+from jaxmix.estimators import baselines, bridge, factorization, spectral, synthetic
 from jaxmix.inference.resampling import KINDS
 from jaxmix.mixture import EffectLaw
 from jaxmix.moments import Moments
@@ -28,7 +28,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
 }
 """What `fit` takes for each option."""
 
-_LEVEL_3_METHODS = ("synthetic", "spectral")
+_CLASS_METHODS = {2: ("factorization",), 3: ("factorization", "spectral", "synthetic")}
 _MIN_RESAMPLES = 20
 
 
@@ -43,23 +43,38 @@ class Estimator:
     estimand: str
     better: str
 
-    def __call__(self, moments: Moments) -> dict[str, Any]:
-        """Return everything a result needs that can be resampled."""
+    def __call__(
+        self,
+        moments: Moments,
+        *,
+        key: Array | None = None,
+        start: Any = None,
+        weight: Array | None = None,
+    ) -> dict[str, Any]:
+        """Return everything a result needs that can be resampled.
+
+        The factorization takes a key for its starts; resamples start at the estimate, and keep
+        its weight.
+        """
         if self.level == 4:
             solution = bridge.solve(
                 moments, rank=self.num_classes, form=self.form, estimand=self.estimand
             )
             out = {"effect": solution.value.effect, "means": solution.value.means}
         else:
-            solution, law, means, profile = self._classes(moments)
+            solution, law, means, profile = self._classes(moments, key, start, weight)
             # The mean of the law, so that the class table adds up to the headline.
             out = {"effect": law.mean, "means": means, "shares": law.shares}
             out |= {"effects": law.effects, "harmed": law.share_harmed(self.better)}
             out |= {"profile": profile}
+            if self.method == "factorization":
+                out |= {"mixture": solution.value}
         out["naive"] = baselines.difference_in_means(moments)
         return out | {"status": settle(solution.status, out["naive"]), "stats": solution.stats}
 
-    def _classes(self, moments: Moments) -> tuple[Any, EffectLaw, Array, Array]:
+    def _classes(
+        self, moments: Moments, key: Array | None, start: Any, weight: Array | None
+    ) -> tuple[Any, EffectLaw, Array, Array]:
         """Return solution, law, potential means, and the profile that classes are matched by."""
         k = self.num_classes
         assert k is not None
@@ -69,12 +84,22 @@ class Estimator:
             law, potential = solution.value
             profile = jnp.stack([law.effects / scale, law.shares])
             return solution, law, potential.means, profile
-        solution = spectral.solve(moments, k, estimand=self.estimand)
+        if self.method == "spectral":
+            solution = spectral.solve(moments, k, estimand=self.estimand)
+        else:
+            assert key is not None
+            solution = factorization.solve(
+                moments, k, key=key, level=self.level, start=start, weight=weight,
+                loss="kl" if moments.is_table else "gmm",
+            )  # fmt: skip
         mixture = solution.value
-        law = EffectLaw(mixture.shares, mixture.effects())
+        shares = mixture.shares
+        if self.method == "factorization" and self.estimand == "ATT":
+            shares = factorization.treated_shares(mixture, moments.one_z)
+        law = EffectLaw(shares, mixture.effects())
         looks = mixture.x_profiles / np.sqrt(len(mixture.x_profiles))
-        profile = jnp.vstack([(mixture.means - centre) / scale, mixture.shares, looks])
-        return solution, law, spectral.potential_means(mixture).means, profile
+        profile = jnp.vstack([(mixture.means - centre) / scale, shares, looks])
+        return solution, law, mixture.means @ shares, profile
 
 
 def plan(
@@ -89,11 +114,6 @@ def plan(
         if value not in CHOICES[name]:
             choices = ", ".join(repr(choice) for choice in CHOICES[name])
             raise InputError(f"{name} is {value!r}: use one of {choices}")
-    if asked["level"] == 2 or asked["method"] == "factorization":
-        what = "level 2" if asked["level"] == 2 else "method 'factorization'"
-        raise InputError(
-            f"{what} is not built yet; use level 3 by 'spectral' or 'synthetic', or level 4"
-        )
     if num_classes == "auto":
         raise InputError("the number of classes 'auto' is not built yet; give a number")
     if num_classes is not None and (not _is_whole(num_classes) or num_classes < 1):
@@ -113,31 +133,40 @@ def plan(
             "compares two; keep the rows of two arms"
         )
     level, method = asked["level"], asked["method"]
-    if level == 4 and method in _LEVEL_3_METHODS:
+    if level == 4 and method not in ("auto", "bridge"):
         raise InputError(f"method {method!r} is of level 3; use level 3, or method 'bridge'")
-    if level == 3 and method == "bridge":
-        raise InputError("method 'bridge' is of level 4; use level 4, or method 'spectral'")
+    if level in (2, 3) and method == "bridge":
+        raise InputError("method 'bridge' is of level 4; use level 4, or method 'factorization'")
+    if level == 2 and method not in ("auto", "factorization"):
+        raise InputError(f"method {method!r} is of level 3; use level 3, or 'factorization'")
     if asked["bridge"] == "pooled" and asked["estimand"] == "ATT":
         raise InputError("the pooled bridge has no ATT; use the bridge 'by_arm'")
-    if asked["bridge"] == "pooled" and level == 3:
-        raise InputError("the pooled bridge is of level 4; use level 4, or the bridge 'by_arm'")
-    wants_classes = level == 3 or (
-        level == "auto" and (method in _LEVEL_3_METHODS or num_classes is not None)
+    if asked["bridge"] == "pooled" and level in (2, 3):
+        raise InputError(
+            f"the pooled bridge is of level 4, not {level}; use level 4, or the bridge 'by_arm'"
+        )
+    of_classes = method in _CLASS_METHODS[3]
+    wants_classes = level in (2, 3) or (
+        level == "auto" and (of_classes or num_classes is not None) and method != "bridge"
     )
-    wants_classes &= method != "bridge"
     if wants_classes and num_classes is None:
-        raise InputError("level 3 needs a number of classes: give num_classes (--classes)")
+        stated = 2 if level == 2 else 3
+        raise InputError(f"level {stated} needs a number of classes: give num_classes (--classes)")
     if wants_classes and data.covariates:
         names = ", ".join(repr(column.name) for column in data.covariates)
         raise InputError(
             f"covariates ({names}) belong to level 4 for now, and a number of classes asks for "
-            "level 3 too; leave one of them out, or use level 4"
+            f"level {2 if level == 2 else 3} too; leave one of them out, or use level 4"
         )
     target = (asked["estimand"], asked["better"])
     classes = Estimator(
-        3, "spectral" if method == "auto" else method, num_classes, "by_arm", *target
+        2 if level == 2 else 3,
+        "factorization" if method == "auto" else method,
+        num_classes,
+        "by_arm",
+        *target,
     )
-    if level == 3:
+    if level in (2, 3):
         return classes, None
     # Level 4 has no classes to be harmed: one value of `better`, so that it compiles once.
     headline = Estimator(4, "bridge", num_classes, asked["bridge"], asked["estimand"], "higher")

@@ -7,15 +7,19 @@ import importlib.metadata
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxmix import summary
+from jaxmix.data import CausalData
+from jaxmix.estimators import factorization
+from jaxmix.features import cells_like
 from jaxmix.inference.specification import SpecificationTest
-from jaxmix.mixture import EffectLaw
+from jaxmix.mixture import EffectLaw, Mixture
 from jaxmix.report import plots
 from jaxmix.report.files import write_whole
 from jaxmix.report.tables import Table
@@ -61,6 +65,9 @@ class Diagnostics:
     gap, condition
         Level 3 by the spectral operator: the smallest distance of eigenvalues in units of the
         outcome's range, and the condition of the class profiles.
+    starts
+        Factorization: how the solver fared; ``num_starts`` of them, ``num_agree`` at the best
+        optimum, ``runner_up`` the gap to the next one in log-likelihood units.
     repairs
         Named sizes of what was repaired to get numbers: ``share_repair``, ``imaginary``.
     specification
@@ -84,6 +91,7 @@ class Diagnostics:
     gap: float | None = None
     condition: float | None = None
     repairs: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    starts: Mapping[str, float] = dataclasses.field(default_factory=dict)
     num_resamples: int = 0
     resampling: str | None = None
     failed: Mapping[str, int] = dataclasses.field(default_factory=dict)
@@ -94,6 +102,45 @@ class Diagnostics:
     def num_failed(self) -> int:
         """Resamples without an estimate."""
         return sum(self.failed.values())
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Classes:
+    """The fitted classes with the names of the cells their profiles speak of.
+
+    Attributes
+    ----------
+    mixture
+        Shares, means and profiles (`jaxmix.Mixture`).
+    arms
+        Labels of the arms.
+    z_cells, x_cells
+        Joint values of the columns behind each feature of z and of x.
+    outcome_values
+        The outcome behind each of its features.
+    """
+
+    mixture: Mixture
+    arms: tuple[str, ...]
+    z_cells: Sequence[tuple[str, ...]]
+    x_cells: Sequence[tuple[str, ...]]
+    outcome_values: np.ndarray
+
+    def posterior(self, data: CausalData) -> np.ndarray:
+        """Return ``P(U=u | row)``, ``(n, k)``; NaN where a row is impossible under the fit."""
+        if strange := [arm for arm in data.arms if arm not in self.arms]:
+            raise InputError(f"arm {strange[0]!r} of {data.treatment!r} is not in the fit")
+        values = data.outcome.values
+        y = (values[:, None] == self.outcome_values).astype(float)
+        if (y.sum(1) == 0).any():
+            bad = values[y.sum(1) == 0][0]
+            raise InputError(f"outcome {data.outcome.name!r} = {bad:g} does not occur in the fit")
+        with jax.enable_x64(True):
+            t = np.array([self.arms.index(arm) for arm in data.arms])[data.t]
+            z = cells_like("z", data.z, self.z_cells)
+            x = cells_like("x", data.x, self.x_cells)
+            rows = (jnp.asarray(part) for part in (t, z, x, y))
+            return np.asarray(factorization.posterior(self.mixture, *rows))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -148,6 +195,7 @@ class Result:
     share_harmed: Estimate | None
     diagnostics: Diagnostics
     conditional: Result | None = None
+    classes: Classes | None = None
 
     @property
     def estimand_name(self) -> str:
@@ -217,6 +265,36 @@ class Result:
             record[f"{name}_se"] = self.law_se and getattr(self.law_se, name)
             record[f"{name}_interval"] = self.law_interval and getattr(self.law_interval, name)
         return record
+
+    def posterior(self, data: CausalData) -> np.ndarray:
+        """Return the probability of each class for each row, ``(n, k)``, by Bayes' rule.
+
+        Classes as in `law`; given treatment, proxies and outcome of the row. The classes of
+        several people cannot be told with certainty: these are probabilities, not labels.
+
+        Raises
+        ------
+        InputError
+            Where the fit was not a factorization of one-hot views, and for values that do not
+            occur in the data of the fit.
+        """
+        return self._fitted_classes().posterior(data)
+
+    def expected_effects(self, data: CausalData) -> np.ndarray:
+        """Return ``E[delta_U | row]`` of each row, the class effects weighted by `posterior`."""
+        classes = self._fitted_classes()
+        return classes.posterior(data) @ np.asarray(classes.mixture.effects())
+
+    def _fitted_classes(self) -> Classes:
+        classes = self.classes
+        if classes is None and self.conditional is not None:
+            classes = self.conditional.classes
+        if classes is None:
+            raise InputError(
+                "class probabilities of rows need a factorization (level 2 or 3) of one-hot views; "
+                'fit with level=3, num_classes and features="onehot"'
+            )
+        return classes
 
     def to_json(self, path: str | os.PathLike[str], command: str | None = None) -> None:
         """Write `to_dict` as JSON; the file appears whole or not at all."""

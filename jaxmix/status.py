@@ -109,12 +109,12 @@ class Solution:
     status
         int32, a `Status`.
     stats
-        Named numbers: sizes of repairs, gaps, conditions.
+        Named numbers (and pytrees): sizes of repairs, gaps, conditions.
     """
 
     value: Any
     status: Int[Array, ""]
-    stats: dict[str, Array]
+    stats: dict[str, Any]
 
 
 def settle(status: Int[Array, ""], value: Any) -> Int[Array, ""]:

@@ -15,11 +15,15 @@ _CAVEAT_POOLED = (
     "effect does not vary with the hidden class; otherwise it is a weighted average that is "
     "neither ATE nor ATT, and the means above rest on that too."
 )
-_CAVEAT_LEVEL_3 = (
-    "Conditional on X not affecting Y, of which the data cannot reveal every violation. Class "
-    "effects are averages within a class."
-)
+_CAVEAT_CLASSES = {
+    3: "Conditional on X not affecting Y, of which the data cannot reveal every violation. Class "
+    "effects are averages within a class.",
+    2: "Conditional on X not affecting Y and Z not affecting T, of which the data cannot reveal "
+    "every violation. Class effects are averages within a class.",
+}
 _ASSUMES = {
+    2: "Assumes: hidden class U with treatment as good as random within it; Z, X and (T, Y) "
+    "unrelated to one another once U is known; proxies that carry U.",
     4: "Assumes: hidden class U with treatment as good as random within it; X unrelated to (Z, T) "
     "and Z unrelated to Y (given T) once U is known; proxies that carry U.",
     3: "Assumes: hidden class U with treatment as good as random within it; X unrelated to "
@@ -30,7 +34,7 @@ _ASSUMES = {
 def tables(result: Result) -> list[Table]:
     """Return the effect, the classes where there are any, and the diagnostics."""
     parts = [_effect_table(result)]
-    if result.level == 3 and result.law is not None:
+    if result.level < 4 and result.law is not None:
         parts.append(_class_table(result))
     parts.append(_diagnostic_table(result))
     if result.conditional is not None:
@@ -56,8 +60,8 @@ def _effect_table(result: Result) -> Table:
     notes += [f"Note: {warning}." for warning in result.warnings]
     if result.level == 4 and result.bridge == "pooled":
         notes.append(_CAVEAT_POOLED)
-    if result.level == 3:
-        notes.append(_CAVEAT_LEVEL_3)
+    if result.level < 4:
+        notes.append(_CAVEAT_CLASSES[result.level])
     notes.append(_ASSUMES[result.level])
     title = (
         f"Effect of {result.treatment} ({result.arm} against {result.control}) on "
@@ -123,6 +127,14 @@ def _diagnostic_table(result: Result) -> Table:
             f"Spectrum: smallest gap {number(d.gap, 3)} of the outcome's range; condition of "
             f"the class profiles {number(d.condition, 3)}."
         )
+    if "num_starts" in d.starts:
+        text = (
+            f"Solver: {d.starts['num_starts']:.0f} starts, {d.starts['num_agree']:.0f} at the best"
+        )
+        text += f" optimum, after {d.starts['steps']:.0f} steps"
+        if "log_likelihood" in d.starts:
+            text += f"; log-likelihood {d.starts['log_likelihood']:,.3f}"
+        notes.append(text + ".")
     repaired = {name: size for name, size in d.repairs.items() if size > 1e-6}
     if repaired:
         sizes = ", ".join(f"{name} {number(size, 3)}" for name, size in repaired.items())

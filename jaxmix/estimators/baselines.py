@@ -1,10 +1,39 @@
-"""What others would do: estimates that ignore hidden confounding, for contrast."""
+"""What others would do, for contrast: each is right under an assumption the library can drop.
+
+Difference in means, regression and inverse probability weighting ignore hidden confounding;
+clustering needs classes that can be told apart; NN-PARAFAC (`jaxmix.estimators.parafac`) needs
+level 2; plain EM needs many random starts. Where one is not defined (an arm without rows, a
+propensity of 0 or 1) a number is NaN, and a law carries NONFINITE.
+"""
 
 from __future__ import annotations
 
-from jaxtyping import Array, Float
+import functools
+from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from jaxmix import moments as moments_
+from jaxmix.estimators import likelihood
+from jaxmix.estimators.factorization import counts_of
+from jaxmix.estimators.parafac import law_of_means, nn_parafac
+from jaxmix.estimators.table import Cells, Factors, deviance, em_step, log_likelihood
+from jaxmix.features import Views
+from jaxmix.mixture import EffectLaw
 from jaxmix.moments import Moments
+from jaxmix.solvers.minimise import damped, minimise
+from jaxmix.status import Status, where, worst
+
+__all__ = [
+    "cluster_then_adjust",
+    "difference_in_means",
+    "em",
+    "inverse_probability_weighting",
+    "nn_parafac",
+    "regression_adjustment",
+]
 
 
 def difference_in_means(moments: Moments, *, arm: int = 1) -> Float[Array, ""]:
@@ -19,3 +48,391 @@ def difference_in_means(moments: Moments, *, arm: int = 1) -> Float[Array, ""]:
     """
     means = moments.y_by_arm / moments.arm_probabilities
     return means[arm] - means[0]
+
+
+@functools.partial(jax.jit, static_argnames="arm")
+def regression_adjustment(views_or_moments: Views | Moments, *, arm: int = 1) -> Float[Array, ""]:
+    """Estimate the average effect by a linear regression in each arm (g-computation).
+
+    ``E[w] . (beta_arm - beta_0)`` with ``beta_t = E[w w' | T=t]^+ E[w Y | T=t]``, w the features
+    of z and x side by side (no interactions).
+
+    Assumes that z and x are all the confounding there is, and that ``E[Y | T=t, z, x]`` is linear
+    in w. With a hidden class behind them it is biased at every sample size.
+
+    Parameters
+    ----------
+    views_or_moments
+        Rows; or moments whose proxies are both one-hot, which hold the same sums.
+    arm
+        The arm compared with the control.
+
+    Returns
+    -------
+    Array
+        NaN where an arm has no rows, or its rows do not determine the fit at the mean of w (a
+        level of a proxy that never occurs in it).
+
+    Raises
+    ------
+    ValueError
+        For moments with linear proxies: they lack ``E[1{T=t} phi_x phi_x']``.
+
+    References
+    ----------
+    Robins (1986), Mathematical Modelling 7; Lin (2013), Annals of Applied Statistics 7.
+
+    Examples
+    --------
+    >>> import jax, jaxmix as jm
+    >>> counts = jm.populations.paper_main().counts(jax.random.key(0), 100_000)
+    >>> round(float(regression_adjustment(jm.moments.from_counts(counts))), 1)  # truth: 0
+    0.0
+    """
+    means = []
+    for t in (0, arm):
+        if isinstance(views_or_moments, Moments):
+            gram, target, mean = _normal_equations(views_or_moments, t)
+        else:
+            views = views_or_moments
+            w, mass = _design(views), views.weight * views.multiplicity
+            weighted = w * (mass * (views.t == t))[:, None]
+            gram = jnp.matmul(weighted.T, w, precision="highest") / mass.sum()
+            target = weighted.T @ (views.y @ views.value_y) / mass.sum()
+            mean = mass @ w / mass.sum()
+        values, vectors = jnp.linalg.eigh(gram)
+        eps = jnp.finfo(gram.dtype).eps
+        keep = (values > 8 * len(gram) * eps * values[-1]) & (values > 0)
+        along = vectors.T @ mean
+        inverse = jnp.where(keep, 1 / jnp.where(keep, values, 1.0), 0.0)
+        outside = jnp.linalg.norm(jnp.where(keep, 0.0, along))
+        defined = outside <= jnp.sqrt(eps) * jnp.linalg.norm(mean)
+        means.append(jnp.where(defined, (along * inverse) @ (vectors.T @ target), jnp.nan))
+    return means[1] - means[0]
+
+
+def _design(views: Views) -> Float[Array, "n d"]:
+    """Return the features of both proxies; the first of x, or what is shared, is spanned by z."""
+    return jnp.concatenate([views.z, views.x[:, max(views.num_shared, 1) :]], axis=1)
+
+
+def _normal_equations(moments: Moments, t: int) -> tuple[Array, Array, Array]:
+    if moments.num_shared > 0:
+        raise ValueError(
+            "regression_adjustment needs one-hot proxies, or views in place of moments"
+        )
+    cross = moments.zx[t, :, 1:]
+    gram = jnp.block([
+        [moments.gram_z[t], cross], [cross.T, jnp.diag(moments.x_by_arm[t, 1:])],
+    ])  # fmt: skip
+    target = jnp.concatenate([moments.zy[t], moments.one_z @ moments.zxy[t, :, 1:]])
+    of_z = jnp.einsum("tzx,x->z", moments.zx, moments.one_x)
+    return gram, target, jnp.concatenate([of_z, moments.x_by_arm.sum(0)[1:]])
+
+
+@functools.partial(jax.jit, static_argnames=("arm", "max_steps"))
+def inverse_probability_weighting(
+    views: Views, *, arm: int = 1, max_steps: int = 50
+) -> Float[Array, ""]:
+    """Estimate the average effect by weighting rows with the inverse of their propensity.
+
+    ``E[1{T=arm} Y / e_arm(w)] / E[1{T=arm} / e_arm(w)]`` minus the same in the control arm (Hajek's
+    normalisation); ``e_t(w) = P(T=t | w)`` is a (multinomial) logistic regression on the features
+    w of z and x side by side, by maximum likelihood without a penalty.
+
+    Assumes that z and x are all the confounding there is, and that the propensity is logistic
+    in w. With a hidden class behind them it is biased at every sample size.
+
+    Parameters
+    ----------
+    views
+        Rows.
+    arm
+        The arm compared with the control.
+    max_steps
+        Most Newton steps.
+
+    Returns
+    -------
+    Array
+        NaN where an arm has no rows, the propensity of some row is 0 or 1 (the proxies predict
+        the arm), or the steps ran out.
+
+    References
+    ----------
+    Hajek (1971), in Foundations of Statistical Inference; Rosenbaum, Rubin (1983), Biometrika 70.
+
+    Examples
+    --------
+    >>> import jax, jaxmix as jm
+    >>> rows = jm.populations.paper_main().sample(jax.random.key(0), 20_000)
+    >>> data = jm.CausalData.from_frame(rows, treatment="T", outcome="Y", z=["Z"], x=["X"])
+    >>> views = jm.features.encode(data, reduce=True)
+    >>> round(abs(float(inverse_probability_weighting(views))), 1)  # truth: 0
+    0.0
+    """
+    w, mass = _design(views), views.weight * views.multiplicity
+    a, d = views.num_arms, w.shape[1]
+    observed = views.t[:, None] == jnp.arange(a)
+    eps = jnp.finfo(w.dtype).eps
+
+    def log_propensity(beta: Array) -> Array:
+        scores = jnp.concatenate([jnp.zeros((len(w), 1), w.dtype), w @ beta], axis=1)
+        return jax.nn.log_softmax(scores)
+
+    def loss(beta: Array) -> Array:
+        return -jnp.sum(jnp.where(observed, mass[:, None] * log_propensity(beta), 0.0))
+
+    def step(beta: Array, damping: Array, exact: Array) -> tuple[Array, Array]:
+        del exact  # the curvature is exact already
+        p = jnp.exp(log_propensity(beta))[:, 1:]
+        gradient = (w.T @ (mass[:, None] * (observed[:, 1:] - p))).reshape(-1)
+        blocks = jnp.einsum("nj,jl->njl", p, jnp.eye(a - 1)) - p[:, :, None] * p[:, None, :]
+        hessian = jnp.einsum("n,njl,np,nq->pjql", mass, blocks, w, w, precision="highest")
+        hessian = hessian.reshape(d * (a - 1), -1)
+        metric = jnp.diag(hessian) + eps * mass.sum()
+        direction = jnp.linalg.solve(hessian + damping * jnp.diag(metric), gradient)
+        return direction.reshape(beta.shape), gradient @ direction / 2
+
+    found = minimise(
+        loss,
+        jnp.zeros((d, a - 1), w.dtype),
+        damped(step, jnp.add),
+        tolerance=float(eps) ** (2 / 3),
+        max_steps=max_steps,
+    )
+    propensity = jnp.exp(log_propensity(found.params))
+    # Where arms can be told apart the likelihood has no maximum: probabilities run into 0 and 1.
+    least = jnp.min(jnp.where(mass > 0, propensity[:, jnp.array([0, arm])].min(1), 1.0))
+    defined = (found.status == Status.SUCCESS) & (least > jnp.sqrt(eps))
+    y = views.y @ views.value_y
+    means = []
+    for t in (0, arm):
+        weight = jnp.where(observed[:, t], mass / propensity[:, t], 0.0)
+        means.append(weight @ y / weight.sum())
+    return jnp.where(defined, means[1] - means[0], jnp.nan)
+
+
+class _Clusters(NamedTuple):
+    centres: Float[Array, "k d"]
+    labels: Int[Array, " n"]
+    steps: Int[Array, ""]
+    moved: Bool[Array, ""]
+
+
+@functools.partial(jax.jit, static_argnames=("k", "arm", "num_starts"))
+def cluster_then_adjust(
+    views: Views, k: int, *, key: Array, arm: int = 1, num_starts: int = 10, max_steps: int = 300
+) -> EffectLaw:
+    """Estimate the effect law by clustering rows, then comparing arms within each cluster.
+
+    k-means on the features w of z and x (Lloyd's iteration from k-means++ starts, the smallest
+    ``sum_i |w_i - c_l(i)|^2`` is kept), then ``E[Y | T=arm, cluster] - E[Y | T=0, cluster]`` with
+    the size of the cluster as share.
+
+    Assumes level 1: the class is a function of z and x, in clusters that lie apart. Where classes
+    overlap the clusters mix them, and the confounding within each cluster stays.
+
+    Parameters
+    ----------
+    views
+        Rows; features count as they are coded (one-hot, or standardised).
+    k
+        Number of clusters.
+    key
+        JAX key, for the starts.
+    arm
+        The arm compared with the control.
+    num_starts
+        Starts, one after the other.
+    max_steps
+        Most of Lloyd's steps from each.
+
+    Returns
+    -------
+    EffectLaw
+        By increasing effect. In stats: ``inertia`` (mean squared distance from the centres),
+        ``steps``. Statuses: BOUNDARY (a cluster is empty), MAX_STEPS, NONFINITE (a cluster has no
+        rows in an arm).
+
+    References
+    ----------
+    Lloyd (1982), IEEE Transactions on Information Theory 28; Arthur, Vassilvitskii (2007), SODA.
+
+    Examples
+    --------
+    >>> import jax, jaxmix as jm
+    >>> rows = jm.populations.paper_main().sample(jax.random.key(0), 20_000)
+    >>> data = jm.CausalData.from_frame(rows, treatment="T", outcome="Y", z=["Z"], x=["X"])
+    >>> views = jm.features.encode(data, reduce=True)
+    >>> law = cluster_then_adjust(views, 2, key=jax.random.key(1))
+    >>> [round(float(e), 1) for e in law.effects]  # truth: -0.75, 0.75
+    [-0.3, 0.3]
+    """
+    w = jnp.concatenate([views.z, views.x[:, views.num_shared :]], axis=1)
+    mass = views.weight * views.multiplicity
+    squares = jnp.sum(w * w, axis=1)
+
+    def distances(centres: Array) -> Array:
+        cross = jnp.matmul(w, centres.T, precision="highest")
+        return jnp.maximum(squares[:, None] - 2 * cross + jnp.sum(centres**2, axis=1), 0.0)
+
+    def seed(index: Array) -> Array:
+        own = jax.random.fold_in(key, index)
+        centres, nearest = [], jnp.ones_like(squares)  # the first centre by mass alone
+        for j in range(k):
+            row = jax.random.categorical(jax.random.fold_in(own, j), jnp.log(mass * nearest))
+            centres.append(w[row])
+            far = jnp.sum((w - w[row]) ** 2, axis=1)
+            nearest = far if j == 0 else jnp.minimum(nearest, far)
+        return jnp.stack(centres)
+
+    def lloyd(index: Array) -> tuple[_Clusters, Array]:
+        def body(state: _Clusters) -> _Clusters:
+            sizes = jax.ops.segment_sum(mass, state.labels, k)
+            sums = jax.ops.segment_sum(mass[:, None] * w, state.labels, k)
+            held = sizes[:, None] > 0  # an empty cluster keeps its centre
+            centres = jnp.where(held, sums / jnp.where(held, sizes[:, None], 1.0), state.centres)
+            labels = jnp.argmin(distances(centres), axis=1)
+            changed = jnp.any((labels != state.labels) & (mass > 0))
+            return _Clusters(centres, labels, state.steps + 1, changed)
+
+        def unfinished(state: _Clusters) -> Bool[Array, ""]:
+            return state.moved & (state.steps < max_steps)
+
+        centres = seed(index)
+        labels = jnp.argmin(distances(centres), axis=1)
+        begin = _Clusters(centres, labels, jnp.int32(0), jnp.asarray(True))
+        end = jax.lax.while_loop(unfinished, body, begin)
+        inertia = mass @ jnp.sum((w - end.centres[end.labels]) ** 2, axis=1) / mass.sum()
+        return end, inertia
+
+    def compete(
+        best: tuple[_Clusters, Array], index: Array
+    ) -> tuple[tuple[_Clusters, Array], None]:
+        new = lloyd(index)
+        better = new[1] < best[1]
+        return jax.tree.map(lambda n, o: jnp.where(better, n, o), new, best), None
+
+    (clusters, inertia), _ = jax.lax.scan(
+        compete, lloyd(jnp.int32(0)), jnp.arange(1, num_starts, dtype=jnp.int32)
+    )
+    a = views.num_arms
+    cell = clusters.labels * a + views.t
+    sizes = jax.ops.segment_sum(mass, cell, k * a).reshape(k, a)
+    sums = jax.ops.segment_sum(mass * (views.y @ views.value_y), cell, k * a).reshape(k, a)
+    means = sums / sizes
+    return law_of_means(
+        sizes.sum(1) / mass.sum(),
+        means[:, arm] - means[:, 0],
+        where(clusters.moved, Status.MAX_STEPS),
+        {"inertia": inertia, "steps": clusters.steps},
+    )
+
+
+class _Ascent(NamedTuple):
+    factors: Factors
+    loss: Float[Array, ""]
+    steps: Int[Array, ""]
+    done: Bool[Array, ""]
+
+
+@functools.partial(jax.jit, static_argnames=("k", "arm", "num_starts"))
+def em(
+    moments_or_cells: Moments | Cells,
+    k: int,
+    *,
+    key: Array,
+    arm: int = 1,
+    num_starts: int = 10,
+    max_steps: int = 10_000,
+    tolerance: float = 1e-6,
+) -> EffectLaw:
+    """Estimate the effect law by plain expectation-maximization of level 3, from random starts.
+
+    Maximizes ``sum N log p`` with ``p[t,z,x,y] = sum_u P(t, z, u) P(x | u) P(y | t, u)``, the
+    likelihood of `jaxmix.factorization` with ``loss="kl"``. Steps gain ever less: the last of them
+    may be far from the maximum where classes are hard to tell apart.
+
+    Assumes latent ignorability and overlap, X independent of (Z, T, Y) given the class and Z
+    independent of Y given (T, class).
+
+    Parameters
+    ----------
+    moments_or_cells
+        Moments of a table (every view one-hot), or counts of ``(T, Z, X, Y)`` with outcome
+        values 0, 1, ...
+    k
+        Number of classes.
+    key
+        JAX key, for the starts.
+    arm
+        The arm compared with the control.
+    num_starts
+        Random starts; the best likelihood is returned.
+    max_steps
+        Most steps from each.
+    tolerance
+        Gain in log-likelihood by one step at which a start stops.
+
+    Returns
+    -------
+    EffectLaw
+        By increasing effect. In stats: ``log_likelihood``, ``steps``, ``num_agree`` (starts that
+        ended within 0.01 of the best). Statuses: BOUNDARY (a probability is 0), STARTS_DISAGREE,
+        MAX_STEPS, NONFINITE.
+
+    Raises
+    ------
+    ValueError
+        For moments that are no table.
+
+    References
+    ----------
+    Dempster, Laird, Rubin (1977), JRSS B 39; Goodman (1974), Biometrika 61.
+
+    Examples
+    --------
+    >>> import jax, jaxmix as jm
+    >>> counts = jm.populations.paper_main(0.5).counts(jax.random.key(0), 100_000)
+    >>> [round(float(e), 1) for e in em(counts, 2, key=jax.random.key(1)).effects]
+    [-0.8, 0.7]
+    """
+    if not isinstance(moments_or_cells, Moments):
+        moments_or_cells = moments_.from_counts(moments_or_cells)
+    moments = moments_or_cells
+    if not moments.is_table:
+        raise ValueError("em needs a table of cells, every view one-hot")
+    cells = counts_of(moments)
+
+    def climb(index: Array) -> _Ascent:
+        def body(state: _Ascent) -> _Ascent:
+            factors = em_step(cells, state.factors)
+            loss = deviance(cells, factors)
+            return _Ascent(factors, loss, state.steps + 1, state.loss - loss < tolerance)
+
+        def unfinished(state: _Ascent) -> Bool[Array, ""]:
+            return ~state.done & (state.steps < max_steps)
+
+        start = likelihood.random_start(jax.random.fold_in(key, index), cells, k)
+        begin = _Ascent(start, deviance(cells, start), jnp.int32(0), jnp.asarray(False))
+        return jax.lax.while_loop(unfinished, body, begin)
+
+    ends = jax.vmap(climb)(jnp.arange(num_starts))
+    losses = jnp.where(jnp.isfinite(ends.loss), ends.loss, jnp.inf)
+    best: _Ascent = jax.tree.map(lambda leaf: leaf[jnp.argmin(losses)], ends)
+    agree = jnp.sum(losses <= losses.min() + likelihood.AGREE)
+    W, _, C = best.factors
+    means = jnp.einsum("tyu,y->tu", C, moments.value_y, precision="highest")
+    zero = jnp.any(jnp.stack([jnp.any(factor <= 0) for factor in best.factors]))
+    status = worst(
+        where(zero, Status.BOUNDARY),
+        where((num_starts > 1) & (agree < 2), Status.STARTS_DISAGREE),
+        where(~best.done, Status.MAX_STEPS),
+    )
+    stats = {
+        "log_likelihood": log_likelihood(cells, best.factors),
+        "steps": best.steps,
+        "num_agree": agree,
+    }
+    return law_of_means(W.sum((0, 1)), means[arm] - means[0], status, stats)

@@ -107,7 +107,7 @@ def solve(
         stats: ``log_likelihood``, ``g2`` (`kl`) or ``j`` (`gmm`), ``df`` (nominal for `kl`, from
         ranks for `gmm`), ``decrement`` (predicted gain left), ``steps``, ``num_starts``,
         ``num_agree``, ``runner_up`` (gap to the best other optimum), ``flatness`` (smallest
-        scaled pivot), ``start``. Statuses: BOUNDARY (a probability is 0), NOT_IDENTIFIED
+        scaled pivot), ``num_zero`` (probabilities at 0), ``start``. Statuses: BOUNDARY (a probability is 0), NOT_IDENTIFIED
         (the optimum is flat), STARTS_DISAGREE, MAX_STEPS, NONFINITE.
 
     Raises
@@ -225,7 +225,7 @@ def _by_likelihood(
         where(flat_optimum, Status.NOT_IDENTIFIED),
         where(~found.done, Status.MAX_STEPS),
     )
-    stats = {
+    stats: dict[str, Any] = {
         "log_likelihood": table.log_likelihood(cells, factors),
         "g2": g2,
         "df": jnp.asarray(likelihood.degrees_of_freedom(cells.shape, k)),
@@ -234,6 +234,7 @@ def _by_likelihood(
         "num_starts": found.starts,
         "num_agree": found.agree,
         "runner_up": found.runner_up - found.loss,
+        "num_zero": jnp.sum(vector == 0),
         "flatness": pivot,
         "start": tuple(found.factors),
     }
@@ -302,7 +303,7 @@ def _by_least_squares(
         range_status(value.shares, effects, moments.range_y),
     )
     minimum = 2 * least_squares.loss(flat, own, layout)
-    stats = {
+    stats: dict[str, Any] = {
         ("j" if weighted else "sum_of_squares"): minimum,
         "df": weights - rank,
         "steps": found.steps[index],

@@ -207,6 +207,12 @@ def _compiled(options: Options) -> Any:
     return batched(functools.partial(_maximise_batch, options))
 
 
+class _Carry(NamedTuple):
+    rounds: Int[Array, ""]
+    fit: Fit
+    regular: Bool[Array, " b"]
+
+
 def _maximise_batch(
     options: Options, cells: Float[Array, "b a d_z d_x d_y"], key_data: Array, first: Any
 ) -> Fit:
@@ -240,28 +246,23 @@ def _maximise_batch(
 
         return _best_of(fit, *jax.vmap(climbed)(keys))
 
-    class Carry(NamedTuple):
-        index: Array
-        fit: Fit
-        regular: Bool[Array, " b"]
-
-    def unsettled(carry: Carry) -> Bool[Array, " b"]:
+    def unsettled(carry: _Carry) -> Bool[Array, " b"]:
         settled = carry.regular | (carry.fit.agree >= _ENOUGH)
         return ~settled & (carry.fit.starts < 1 + num_rounds * _ROUND)
 
-    def unfinished(carry: Carry) -> Bool[Array, " b"]:
+    def unfinished(carry: _Carry) -> Bool[Array, " b"]:
         return ~carry.fit.done & (carry.fit.steps < options.max_steps)
 
-    def body(carry: Carry) -> Carry:
+    def body(carry: _Carry) -> _Carry:
         # First a few steps for all, which most need no more than; then many for the others.
-        short = (carry.index == 0) & (not warm)
+        short = (carry.rounds == 0) & (not warm)
         cap = jnp.where(short, min(_REGULAR_STEPS, options.max_steps), options.max_steps)
         caps = jnp.full(len(cells), cap)
         fit = where_selected(jax.vmap(climb), carry.fit, unfinished(carry), cells, caps)
         regular = jnp.where(
-            carry.index == 0, fit.done & ~_absurd(2 * fit.loss, cells.shape[1:], k), carry.regular
+            carry.rounds == 0, fit.done & ~_absurd(2 * fit.loss, cells.shape[1:], k), carry.regular
         )
-        carry = Carry(carry.index + 1, fit, regular)
+        carry = _Carry(carry.rounds + 1, fit, regular)
         if num_rounds:
             lanes = max(1, width(len(cells)) // (2 * _ROUND))
             fit = where_selected(
@@ -269,11 +270,11 @@ def _maximise_batch(
             )
         return carry._replace(fit=fit)
 
-    def needed(carry: Carry) -> Array:
-        return (carry.index == 0) | jnp.any(unfinished(carry) | unsettled(carry))
+    def needed(carry: _Carry) -> Array:
+        return (carry.rounds == 0) | jnp.any(unfinished(carry) | unsettled(carry))
 
     fit = by_chunks(jax.vmap(begin), cells, key_data, first)
-    start = Carry(jnp.int32(0), fit, jnp.zeros(len(cells), bool))
+    start = _Carry(jnp.int32(0), fit, jnp.zeros(len(cells), bool))
     return jax.lax.while_loop(needed, body, start).fit
 
 

@@ -103,7 +103,7 @@ def bootstrap(
     ----------
     statistic
         From `jaxmix.moments.Moments` to a pytree of arrays; pure, and hashable to be compiled
-        once.
+        once. A `jax.tree_util.Partial` of one may hold arrays, such as where to start from.
     data
         A table (`CausalData`), its `Views`, or counts for `jaxmix.moments.from_counts`.
     key
@@ -147,6 +147,8 @@ def bootstrap(
     else:
         data = moments.as_inexact(data)
         repeated, size = True, data.size
+    if not isinstance(statistic, jax.tree_util.Partial):
+        statistic = jax.tree_util.Partial(statistic)
     kind = kind or ("multinomial" if repeated else "bayesian")
     if kind not in KINDS:
         raise ValueError(f"kind is {kind!r}: use one of {', '.join(KINDS)}")
@@ -166,7 +168,7 @@ def bootstrap(
     return jax.tree.map(lambda *parts: jnp.concatenate(parts)[:num_resamples], *results)
 
 
-@functools.partial(jax.jit, static_argnames=("statistic", "kind", "chunk"))
+@functools.partial(jax.jit, static_argnames=("kind", "chunk"))
 def _evaluate(  # type: ignore[no-untyped-def]
     statistic: Statistic, data, outcome_values, key: Array, indices: Int[Array, " r"],
     kind: str, chunk: int,

@@ -18,6 +18,11 @@ _BRIDGE_NULL = (
     "one linear bridge alpha_t . phi_x per arm leaves an outcome residual unrelated to every z"
 )
 
+_FIT_NULLS = {
+    2: "Z, X and (T, Y) are mutually independent within this number of classes",
+    3: "X is independent of (Z, T, Y), and Z of Y given T, within this number of classes",
+}
+
 _CONTRAST_NULL = "levels 3 and 4 have one average effect, as they do when X does not affect Y"
 
 
@@ -148,6 +153,64 @@ def contrast_test(contrast: float, se: float, span: float) -> SpecificationTest:
     statistic = (contrast / se) ** 2
     p_value = float(jax.scipy.stats.chi2.sf(statistic, 1))
     return SpecificationTest(True, _CONTRAST_NULL, statistic, 1, p_value, symbol="chi2")
+
+
+def fit_test(
+    statistic: float,
+    df: int,
+    *,
+    level: int,
+    symbol: str,
+    rows_per_cell: float | None = None,
+    weighted: bool = False,
+    clustered: bool = False,
+) -> SpecificationTest:
+    """Test a level by how well its factorization fits the moments: G^2 of a table, or J.
+
+    Chi-square with the number of free moments minus that of free parameters (by ranks), where
+    the level holds. A probability at 0 counts as fixed.
+
+    Parameters
+    ----------
+    statistic, df
+        G^2 or J, and its degrees of freedom.
+    level
+        2 or 3.
+    symbol
+        ``"G2"`` or ``"J"``.
+    rows_per_cell
+        Rows over cells of a table: below 1 the chi-square law of G^2 is not to be trusted.
+    weighted, clustered
+        Whether rows carry sampling weights or clusters, for which there is no such test.
+
+    References
+    ----------
+    Agresti (2013), "Categorical Data Analysis", on sparse tables; Hansen (1982), Econometrica 50.
+
+    Examples
+    --------
+    >>> print(fit_test(30.0, 12, level=3, symbol="J"))
+    J = 30.00 on 12 df, p = 0.00279 (rejected at 5 %)
+    >>> fit_test(0.0, 0, level=2, symbol="G2").reason
+    'the model has as many free parameters as there are free moments, so it fits any data'
+    """
+    null = _FIT_NULLS[level]
+    reason = ""
+    if df <= 0:
+        reason = (
+            "the model has as many free parameters as there are free moments, so it fits any data"
+        )
+    elif weighted or clustered:
+        what = "carry sampling weights" if weighted else "are clustered"
+        reason = f"rows {what}, and this test is for a random sample"
+    elif rows_per_cell is not None and rows_per_cell < 1:
+        reason = f"there are {rows_per_cell:.2g} rows per cell, too few for a chi-square law"
+    elif not np.isfinite(statistic):
+        reason = "there is no estimate to test"
+    if reason:
+        return SpecificationTest(False, null, reason=reason, symbol=symbol)
+    p_value = float(jax.scipy.stats.chi2.sf(statistic, df))
+    return SpecificationTest(True, null, statistic, df, p_value, symbol=symbol)
 
 
 def _with_treatment_shared(views: Views) -> Views:
