@@ -1,9 +1,14 @@
 """Settings of the whole test session, doctests included: float64, and bounded memory maps."""
 
+import pathlib
+
 import jax
 import pytest
 
 jax.config.update("jax_enable_x64", True)
+# What is forgotten between modules, and between runs, is compiled once all the same.
+jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(__file__).parent / ".jax_cache"))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -7,7 +7,7 @@ import importlib.metadata
 
 from jaxmix import features, moments, populations
 from jaxmix.data import CausalData, read
-from jaxmix.estimators import bridge, factorization, spectral, synthetic
+from jaxmix.estimators import baselines, bridge, factorization, spectral, synthetic
 from jaxmix.fit import fit
 from jaxmix.inference import asymptotic, specification
 from jaxmix.inference.resampling import bootstrap
@@ -28,6 +28,7 @@ __all__ = [
     "Status",
     "__version__",
     "asymptotic",
+    "baselines",
     "bootstrap",
     "bridge",
     "factorization",

@@ -35,7 +35,7 @@ def auto(data):
 def test_headline_is_level_4_and_level_3_stands_beside_it(data, auto):
     assert (auto.level, auto.method, auto.num_classes) == (4, "bridge", 2)
     assert auto.conditional.level == 3
-    assert auto.conditional.method == "spectral"
+    assert auto.conditional.method == "factorization"
     assert auto.law is auto.conditional.law
     alone = jm.fit(data, level=4, num_resamples=0)
     assert alone.ate.value == pytest.approx(auto.ate.value, rel=1e-10)
@@ -49,14 +49,14 @@ def test_numbers_are_those_of_the_pure_functions(data, auto):
     np.testing.assert_allclose(
         [e.value for e in auto.potential_means.values()], jm.bridge.potential_means(moments, 2)
     )
-    law = jm.spectral.effect_law(moments, 2)
+    law = jm.factorization.effect_law(moments, 2, key=jax.random.key(0))
     np.testing.assert_allclose(auto.law.effects, law.effects, rtol=1e-8)
     assert auto.conditional.ate.value == pytest.approx(float(law.mean), rel=1e-8)
     y, t = (np.asarray(a) for a in (data.outcome.values, data.t))
     assert auto.naive.value == pytest.approx(y[t == 1].mean() - y[t == 0].mean())
 
 
-@pytest.mark.parametrize("method", ["synthetic", "spectral"])
+@pytest.mark.parametrize("method", ["synthetic", "spectral", "factorization"])
 def test_level_3_on_its_own(data, method):
     result = jm.fit(data, level=3, num_classes=2, method=method, num_resamples=200)
     assert (result.level, result.method, result.status) == (3, method, Status.SUCCESS)
@@ -266,7 +266,7 @@ def test_level_3_is_withdrawn_when_its_mean_contradicts_level_4():
         "x0": u + rng.normal(size=n) * 0.5,
     }
     frame["y"] = frame["t"] + 2 * u + rng.normal(size=n)
-    result = jm.fit(causal_data(frame), num_classes=2, num_resamples=0)
+    result = jm.fit(causal_data(frame), num_classes=2, method="spectral", num_resamples=0)
     assert result.ate.value == pytest.approx(1.0, abs=4 * result.ate.se)
     test = result.conditional.diagnostics.specification
     assert test.applies
@@ -277,15 +277,16 @@ def test_level_3_is_withdrawn_when_its_mean_contradicts_level_4():
     assert any("withdrawn" in warning for warning in result.conditional.warnings)
 
 
-def test_agreement_of_the_levels_has_its_size():
+@pytest.mark.parametrize(("method", "symbol"), [("spectral", "chi2"), ("factorization", "G2")])
+def test_the_test_of_level_3_has_its_size(method, symbol):
     rejected = []
     for seed in range(100):
         drawn = population("strong", 2, 4, 4)
         cells = drawn.counts(np.random.default_rng(seed), 5000)
         t, z, x, y = np.unravel_index(np.repeat(np.arange(cells.size), cells.ravel()), cells.shape)
         data = causal_data({"t": t, "y": y, "z": z.astype(str), "x": x.astype(str)})
-        result = jm.fit(data, level=3, num_classes=2, num_resamples=0)
-        assert result.diagnostics.specification.applies
+        result = jm.fit(data, level=3, num_classes=2, method=method, num_resamples=0)
+        assert result.diagnostics.specification.symbol == symbol
         rejected.append(result.diagnostics.specification.rejects())
     assert np.mean(rejected) <= 0.12  # 5 % and three standard errors
 
@@ -327,8 +328,9 @@ def test_merged_classes_are_told():
     assert any("1 of the classes" in warning and "merged" in warning for warning in result.warnings)
 
 
-def test_levels_that_cannot_disagree_are_not_tested(auto):
-    test = auto.conditional.diagnostics.specification
+def test_levels_that_cannot_disagree_are_not_tested(data):
+    result = jm.fit(data, level=3, num_classes=2, method="spectral", num_resamples=0)
+    test = result.diagnostics.specification
     assert not test.applies
     assert "one and the same function" in test.reason
 
@@ -345,11 +347,10 @@ def test_a_mean_beyond_the_outcomes_range_is_said():
 
 
 def test_a_failed_level_3_is_withdrawn_and_the_headline_stands():
-    rng = np.random.default_rng(3)
-    n = 400
-    frame = {name: rng.normal(size=n) for name in ("z0", "z1", "x0", "x1", "y")}
-    frame["t"] = rng.integers(0, 2, n)
-    result = jm.fit(causal_data(frame), num_classes=3, num_resamples=20)
+    # Every combination as often as any other: the proxies say nothing.
+    t, z, x, y = (np.repeat(part, 20) for part in np.unravel_index(np.arange(16), (2, 2, 2, 2)))
+    frame = {"t": t, "y": y, "z": z.astype(str), "x": x.astype(str)}
+    result = jm.fit(causal_data(frame), num_classes=2, method="spectral", num_resamples=20)
     assert result.law is result.share_harmed is None
     assert not result.conditional.status.usable
     assert "NOT TO BE USED" in result.summary()
@@ -407,8 +408,10 @@ def test_progress_is_told_of_every_resample(data):
         ({"better": "more"}, "'higher', 'lower'"),
         ({"interval": "bca"}, "'percentile', 'normal'"),
         ({"resampling": "wild"}, "'multinomial', 'poisson', 'bayesian'"),
-        ({"level": 2, "num_classes": 2}, "level 2 is not built yet"),
-        ({"method": "factorization"}, "'factorization' is not built yet"),
+        ({"level": 2}, "level 2 needs a number of classes"),
+        ({"method": "factorization"}, "level 3 needs a number of classes"),
+        ({"level": 2, "method": "spectral", "num_classes": 2}, "'spectral' is of level 3"),
+        ({"level": 4, "method": "factorization"}, "'factorization' is of level 3"),
         ({"num_classes": "auto"}, "the number of classes 'auto' is not built yet"),
         ({"num_classes": 0}, "(--classes) is 0"),
         ({"num_classes": 2.0}, "(--classes) is 2.0"),
@@ -451,10 +454,90 @@ def test_percentile_intervals_cover_the_effects():
     # 100 data sets, 95 %: fewer than 88 is beyond three standard errors.
     inside = np.zeros(3)
     for seed in range(100):
-        result = jm.fit(paper_data(3000, seed, zt=0.5), num_classes=2, num_resamples=200, seed=seed)
+        result = jm.fit(
+            paper_data(3000, seed, zt=0.5), level=3, num_classes=2, num_resamples=200, seed=seed
+        )
         lower, upper = result.ate.interval
         inside[0] += lower <= 0.0 <= upper
         for u, truth in enumerate([-0.75, 0.75]):
             lower, upper = result.law_interval.effects[u]
             inside[1 + u] += lower <= truth <= upper
     assert (inside >= 88).all(), inside
+
+
+def test_level_2_by_factorization():
+    data = paper_data(4000, zt=0.0)
+    result = jm.fit(data, level=2, num_classes=2, num_resamples=100)
+    assert (result.level, result.method) == (2, "factorization")
+    assert result.status.usable
+    for effect, truth in zip(result.law.effects, [-0.75, 0.75], strict=True):
+        assert abs(effect - truth) < 0.15
+    assert result.diagnostics.specification.df >= 6  # 15 free cells, 9 parameters
+    assert "Z not affecting T" in " ".join(result.summary().split())
+    # Where Z does affect T, the level is refuted.
+    wrong = jm.fit(paper_data(4000, zt=1.0), level=2, num_classes=2, num_resamples=0)
+    assert wrong.diagnostics.specification.rejects()
+
+
+def test_class_probabilities_of_rows(data, auto):
+    result = jm.fit(data, level=3, num_classes=2, num_resamples=0)
+    found = result.posterior(data)
+    assert found.shape == (4000, 2)
+    np.testing.assert_allclose(found.sum(1), 1.0)
+    # At a maximum of the likelihood the mean posterior is the shares.
+    np.testing.assert_allclose(found.mean(0), result.law.shares, atol=1e-6)
+    np.testing.assert_allclose(result.expected_effects(data).mean(), result.ate.value, atol=1e-6)
+    np.testing.assert_allclose(auto.posterior(data), found, atol=1e-8)
+    # A few rows of other data, by Bayes' rule.
+    rows = {"T": [1, 0], "Y": [1, 0], "Z": [1, 0], "X": [0, 1]}
+    few = dataclasses.replace(
+        data,
+        t=np.array(rows["T"], np.int32),
+        outcome=data.outcome.take(np.array([0, 1])),
+        z=tuple(column.take(np.array([0, 1])) for column in data.z),
+        x=tuple(column.take(np.array([0, 1])) for column in data.x),
+    )
+    mixture = result.classes.mixture
+    own = result.posterior(few)
+    for i in range(2):
+        z, x, y = (int(c.values[i]) for c in (few.z[0], few.x[0], few.outcome))
+        t = int(few.t[i])
+        joint = mixture.shares * mixture.z_profiles[t, z] * mixture.x_profiles[x]
+        joint = joint * mixture.y_profiles[t, y]
+        np.testing.assert_allclose(own[i], joint / joint.sum(), rtol=1e-10)
+
+
+def test_class_probabilities_need_a_factorization_and_known_values(data, auto):
+    alone = jm.fit(data, num_resamples=0)
+    with pytest.raises(InputError, match="need a factorization"):
+        alone.posterior(data)
+    other = paper_data(extra={"Z": np.arange(4000) % 2 + 5})
+    with pytest.raises(InputError, match="z values Z = 5 do not occur"):
+        auto.posterior(other)
+    arms = paper_data(extra={"T": np.where(np.arange(4000) % 2, "a", "b")}, control="a")
+    with pytest.raises(InputError, match="arm 'a' of 'T' is not in the fit"):
+        auto.posterior(arms)
+    outcomes = paper_data(extra={"Y": np.arange(4000) % 2 * 2.0})
+    with pytest.raises(InputError, match="outcome 'Y' = 2 does not occur"):
+        auto.posterior(outcomes)
+
+
+def test_a_failed_closed_form_is_refined_and_that_is_said():
+    rows = jm.populations.paper_main(0.5).sample(jax.random.key(4), 60)
+    rows = {name: np.asarray(values) for name, values in rows.items()}
+    data = jm.CausalData.from_frame(rows, **ROLES)
+    found = jm.spectral.effect_law(jm.moments.from_rows(jm.features.encode(data)), 2)
+    assert not Status(int(found.status)).usable
+    result = jm.fit(data, level=3, num_classes=2, method="spectral", num_resamples=0)
+    assert result.method == "factorization"
+    name = Status(int(found.status)).name
+    assert any(f"failed ({name})" in warning for warning in result.warnings)
+    assert ((result.law.shares >= 0) & (np.abs(result.law.effects) <= 1)).all()
+
+
+def test_a_factorization_of_too_many_moments_is_refused():
+    rng = np.random.default_rng(0)
+    frame = {f"{view}{j}": rng.normal(size=400) for view in "zx" for j in range(17)}
+    frame |= {"t": np.arange(400) % 2, "y": rng.normal(size=400)}
+    with pytest.raises(InputError, match=r"would weigh 1,296 moments \(2 x 18 x 18 x 2"):
+        jm.fit(causal_data(frame), level=3, num_classes=2, num_resamples=0)

@@ -142,10 +142,12 @@ def spectral_start(cells: Cells, options: Options) -> Factors:
 def random_start(key: Array, cells: Cells, k: int) -> Factors:
     """Draw every probability vector evenly from its simplex."""
     a, d_z, d_x, d_y = cells.shape
-    shapes = [(a, d_z, k), (d_x, k), (a, d_y, k)]
-    keys = jax.random.split(key, 3)
-    drawn = (jax.random.exponential(q, s, cells.dtype) for q, s in zip(keys, shapes, strict=True))
-    return normalise(Factors(*drawn))
+    sizes = (a * d_z * k, d_x * k, a * d_y * k)
+    # One draw, cut up: a generator in a compiled program is long, and compiled each time.
+    W, B, C = jnp.split(
+        jax.random.exponential(key, (sum(sizes),), cells.dtype), (sizes[0], sum(sizes[:2]))
+    )
+    return normalise(Factors(W.reshape(a, d_z, k), B.reshape(d_x, k), C.reshape(a, d_y, k)))
 
 
 def _expect(cells: Cells, factors: Factors, num_steps: int) -> Factors:

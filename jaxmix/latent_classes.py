@@ -1,0 +1,412 @@
+"""Classical latent class analysis of a table of categorical columns, on the host."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmix.columns import as_column, label, listed, names_of, raw_values
+from jaxmix.estimators import latent
+from jaxmix.report.files import write_whole
+from jaxmix.report.tables import Table, number
+from jaxmix.status import EstimateError, InputError, Status
+
+_MOST_LEVELS = 100
+_NUM_STARTS = 32
+_CAVEAT = (
+    "Assumes: the columns are independent given the class, and cells are missing at random. "
+    "Classes are ordered by decreasing share."
+)
+
+
+class Profile(NamedTuple):
+    """How a column is distributed in each class: its levels, and ``(d, k)`` P(level | class)."""
+
+    levels: tuple[str, ...]
+    probabilities: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LatentClassResult:
+    """A latent class model fitted by maximum likelihood; classes by decreasing share.
+
+    Attributes
+    ----------
+    log_likelihood, num_parameters
+        The maximum found, and the number of free parameters of the model.
+    shares
+        ``(k,)`` class shares.
+    profiles
+        By column, its levels and their probabilities in each class.
+    num_rows
+        Rows used, counted by their weights.
+    num_dropped
+        Rows dropped because all of their cells were missing.
+    missing
+        Missing cells by column, in the rows used, for columns that have any.
+    status, warnings
+        What became of the fit, and what to know.
+    stats
+        Numbers beside it; see `jaxmix.estimators.latent.solve`.
+    seed
+        Seed of the starts.
+    """
+
+    log_likelihood: float
+    num_parameters: int
+    shares: np.ndarray
+    profiles: Mapping[str, Profile]
+    num_rows: int
+    num_dropped: int
+    missing: Mapping[str, int]
+    status: Status
+    warnings: tuple[str, ...]
+    stats: Mapping[str, float]
+    seed: int
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return len(self.shares)
+
+    @property
+    def aic(self) -> float:
+        """Akaike's criterion, ``-2 log L + 2 p``: smaller is better."""
+        return -2 * self.log_likelihood + 2 * self.num_parameters
+
+    @property
+    def bic(self) -> float:
+        """Schwarz's criterion, ``-2 log L + p log n`` with the rows used: smaller is better."""
+        return -2 * self.log_likelihood + self.num_parameters * math.log(self.num_rows)
+
+    def posterior(self, frame: Any) -> np.ndarray:
+        """Return the class probabilities of rows.
+
+        Parameters
+        ----------
+        frame
+            A table with the columns of the fit; cells may be missing, and a row without any has
+            the shares.
+
+        Returns
+        -------
+        ndarray
+            ``(n, k)``; NaN for a row to which every class gives probability 0.
+
+        Raises
+        ------
+        InputError
+            For a column or a level that the fit does not know.
+        """
+        known = {name: profile.levels for name, profile in self.profiles.items()}
+        codes, _ = _codes(frame, list(known), known)
+        with jax.enable_x64(True):
+            tables = tuple(jnp.asarray(p.probabilities) for p in self.profiles.values())
+            classes = latent.LatentClasses(jnp.asarray(self.shares), tables)
+            return np.asarray(latent.posterior(classes, jnp.asarray(codes)))
+
+    def raise_if_failed(self) -> LatentClassResult:
+        """Return the result, or raise `EstimateError` where its status is not usable."""
+        if not self.status.usable:
+            raise EstimateError(f"{self.status.name}: {self.status.message}")
+        return self
+
+    def tables(self) -> list[Table]:
+        """Return the result as tables, the way `summary` prints them."""
+        notes = []
+        if not self.status.usable:
+            notes.append(f"NOT TO BE USED. {self.status.name}: {self.status.message}.")
+        elif self.status is not Status.SUCCESS:
+            notes.append(f"WARNING. {self.status.name}: {self.status.message}.")
+        notes += [f"Note: {warning}." for warning in self.warnings]
+        header = ("", *(f"class {u + 1}" for u in range(self.num_classes)))
+        named = [("share", self.shares)]
+        for name, profile in self.profiles.items():
+            texts = [f"{name} = {level}" for level in profile.levels]
+            named += zip(texts, profile.probabilities, strict=True)
+        rows = [(text, *(f"{value:.4f}" for value in values)) for text, values in named]
+        agree = f"{self.stats['num_agree']:.0f} of {self.stats['num_starts']:.0f}"
+        fit = [
+            ("log-likelihood", f"{self.log_likelihood:,.4f}"),
+            ("free parameters", str(self.num_parameters)),
+            ("AIC", number(self.aic, 6)),
+            ("BIC", number(self.bic, 6)),
+            ("rows", f"{self.num_rows:,}"),
+            ("starts at the best optimum", agree),
+        ]
+        title = f"Latent classes: {self.num_classes}, {len(self.profiles)} columns"
+        return [Table(title, header, rows, [*notes, _CAVEAT]), Table("Fit", ("", "value"), fit)]
+
+    def summary(self) -> str:
+        """Return the result as text."""
+        return "\n\n".join(table.text() for table in self.tables())
+
+    def __repr__(self) -> str:
+        return self.summary()
+
+    def _repr_html_(self) -> str:
+        return "\n".join(table.html() for table in self.tables())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain numbers, text and None."""
+        return {
+            "schema": 1,
+            "jaxmix": importlib.metadata.version("jaxmix"),
+            "jax": jax.__version__,
+            "seed": self.seed,
+            "n": self.num_rows,
+            "dropped": self.num_dropped,
+            "missing": dict(self.missing),
+            "num_classes": self.num_classes,
+            "status": self.status.name,
+            "warnings": list(self.warnings),
+            "log_likelihood": _plain(self.log_likelihood),
+            "num_parameters": self.num_parameters,
+            "aic": _plain(self.aic),
+            "bic": _plain(self.bic),
+            "shares": _plain(self.shares.tolist()),
+            "profiles": {
+                name: {"levels": list(levels), "probabilities": _plain(table.tolist())}
+                for name, (levels, table) in self.profiles.items()
+            },
+            "stats": {name: _plain(value) for name, value in self.stats.items()},
+        }
+
+    def to_json(self, path: str | os.PathLike[str]) -> None:
+        """Write `to_dict` as JSON; the file appears whole or not at all."""
+        write_whole(path, json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n")
+
+
+def latent_classes(
+    frame: Any,
+    num_classes: int,
+    *,
+    columns: Sequence[str] | None = None,
+    weights: Any = None,
+    seed: int = 0,
+    num_starts: int | None = None,
+) -> LatentClassResult:
+    """Fit a latent class model to categorical columns by maximum likelihood.
+
+    The model of a row is ``P(c_1, ..., c_v) = sum_u P(U=u) prod_j P(C_j=c_j | U=u)``; a missing
+    cell contributes the factor 1. Assumes that the columns are independent given the class, and
+    that cells are missing at random. Computes in float64.
+
+    Parameters
+    ----------
+    frame
+        A dict of arrays, or a pandas, polars or Arrow table, of text, whole numbers or booleans.
+    num_classes
+        Number of classes.
+    columns
+        Names of the columns; None takes all but the weights.
+    weights
+        Counts of identical rows: a column's name or an array. None for one each.
+    seed
+        Integer seed of the starts.
+    num_starts
+        Most random starts, 32 by default: all take EM steps, and the better ones go on first,
+        until one optimum, the best so far, has been met four times.
+
+    Returns
+    -------
+    LatentClassResult
+        Classes by decreasing share. A failed fit is a result whose status says so.
+
+    Raises
+    ------
+    InputError
+        One line that names the column and the remedy.
+
+    References
+    ----------
+    Goodman (1974), Biometrika 61; Linzer, Lewis (2011), Journal of Statistical Software 42(10).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> ill = rng.random(1000) < 0.3
+    >>> frame = {f"test {j}": rng.random(1000) < np.where(ill, 0.9, 0.1) for j in range(4)}
+    >>> result = latent_classes(frame, 2)
+    >>> result.status.name, [round(float(share), 1) for share in result.shares]
+    ('SUCCESS', [0.7, 0.3])
+    """
+    _check_count("num_classes", num_classes)
+    if num_starts is not None:
+        _check_count("num_starts", num_starts)
+    if not isinstance(seed, int | np.integer) or not -(2**63) <= seed < 2**63:
+        raise InputError(f"seed is {seed!r}: give a whole number of at most 63 bits")
+    names = _names(frame, columns, weights)
+    codes, levels = _codes(frame, names, None)
+    counts = _counts(frame, weights, len(codes))
+    present = (codes >= 0).any(1)
+    used = present & (counts > 0)
+    if not used.any():
+        raise InputError("no row has both a cell that is present and a weight above zero")
+    num_dropped = int(counts[~present].sum())
+    codes, counts = codes[used], counts[used]
+    _check_varies(codes, levels)
+    distinct, inverse = np.unique(codes, axis=0, return_inverse=True)
+    totals = np.bincount(inverse.ravel(), weights=counts)
+    if num_classes > len(distinct):
+        raise InputError(
+            f"num_classes is {num_classes}, but the rows show {len(distinct)} distinct patterns; "
+            "use fewer classes"
+        )
+    with jax.enable_x64(True):
+        found = jax.device_get(
+            latent.solve(
+                jnp.asarray(distinct),
+                jnp.asarray(totals, jnp.float64),
+                tuple(len(levels[name]) for name in names),
+                int(num_classes),
+                key=jax.random.key(seed),
+                num_starts=_NUM_STARTS if num_starts is None else int(num_starts),
+            )
+        )
+    classes, stats = found.value, {name: value.item() for name, value in found.stats.items()}
+    num_missing = {name: int(counts[codes[:, v] < 0].sum()) for v, name in enumerate(names)}
+    missing = {name: count for name, count in num_missing.items() if count}
+    if missing:
+        del stats["g2"]  # the saturated model of incomplete rows is not what it compares with
+    status = Status(int(found.status))
+    return LatentClassResult(
+        log_likelihood=stats["log_likelihood"],
+        num_parameters=stats["num_parameters"],
+        shares=classes.shares,
+        profiles={n: Profile(levels[n], p) for n, p in zip(names, classes.profiles, strict=True)},
+        num_rows=int(counts.sum()),
+        num_dropped=num_dropped,
+        missing=missing,
+        status=status,
+        warnings=_warnings(stats, status, missing, num_dropped),
+        stats=stats,
+        seed=int(seed),
+    )
+
+
+def _warnings(
+    stats: Mapping[str, float], status: Status, missing: Mapping[str, int], num_dropped: int
+) -> tuple[str, ...]:
+    notes = []
+    if num_dropped:
+        notes.append(f"{num_dropped} rows without any cell present were dropped")
+    if missing:
+        told = ", ".join(f"{name!r} {count}" for name, count in missing.items())
+        notes.append(f"missing cells by column: {told}; their rows count by what is present")
+    if status is Status.NOT_IDENTIFIED:
+        notes.append(
+            f"only {stats['rank']} directions of the {stats['num_free']} parameters not held at 0 "
+            f"are identified; AIC and BIC count all {stats['num_parameters']} parameters"
+        )
+    elif held := stats["num_parameters"] - stats["num_free"]:
+        notes.append(f"{held} parameters are held at 0 or 1; AIC and BIC count them too")
+    return tuple(notes)
+
+
+def _check_count(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise InputError(f"{name} is {value!r}: give a whole number, 1 or more")
+
+
+def _names(frame: Any, columns: Sequence[str] | None, weights: Any) -> list[str]:
+    """Return the columns to fit, each of which stands in the table once."""
+    stored = names_of(frame)
+    if isinstance(columns, str):
+        raise InputError(f"columns is the text {columns!r}: give a list of column names")
+    own = [weights] if isinstance(weights, str) else []
+    names = [name for name in stored if name not in own] if columns is None else list(columns)
+    if not names:
+        raise InputError("there is no column to fit; name at least one")
+    for name in names + own:
+        _check_stored(name, stored)
+        if stored.count(name) > 1 or (names + own).count(name) > 1:
+            raise InputError(f"column {name!r} appears more than once; rename or drop the others")
+    return names
+
+
+def _check_stored(name: str, stored: Sequence[str]) -> None:
+    if name not in stored:
+        raise InputError(f"column {name!r} is not in the table; it has {listed(stored)}")
+
+
+def _codes(
+    frame: Any, names: Sequence[str], known: Mapping[str, tuple[str, ...]] | None
+) -> tuple[np.ndarray, dict[str, tuple[str, ...]]]:
+    """Return ``(n, v)`` codes, -1 where missing, and the levels, which may be given."""
+    stored, parts, levels = names_of(frame), [], {}
+    for name in names:
+        _check_stored(name, stored)
+        column, present = as_column(name, raw_values(frame, name))
+        values = column.values[present]
+        if column.levels is None and (values != np.floor(values)).any():
+            bad = label(values[values != np.floor(values)][0])
+            raise InputError(
+                f"column {name!r} holds numbers that are not whole ({bad}); cut it into categories"
+            )
+        found, inverse = np.unique(values, return_inverse=True)
+        texts = [column.levels[int(f)] if column.levels else label(f) for f in found]
+        if known is None and len(texts) > _MOST_LEVELS:
+            raise InputError(
+                f"column {name!r} has {len(texts)} levels, more than {_MOST_LEVELS}; group them, "
+                "or leave it out if it identifies rows"
+            )
+        levels[name] = tuple(texts) if known is None else known[name]
+        index = {text: code for code, text in enumerate(levels[name])}
+        strange = [text for text in texts if text not in index]
+        if strange:
+            raise InputError(
+                f"column {name!r} has levels that the fit has not seen: {listed(strange)}; it "
+                f"knows {listed(levels[name])}"
+            )
+        codes = np.full(len(present), -1, np.int32)
+        codes[present] = np.array([index[text] for text in texts], np.int32)[inverse.ravel()]
+        parts.append(codes)
+    if len({len(part) for part in parts}) > 1:
+        sizes = ", ".join(f"{n!r} {len(p)}" for n, p in zip(names, parts, strict=True))
+        raise InputError(f"the columns have different lengths: {sizes}; make them equal")
+    if len(parts[0]) == 0:
+        raise InputError("the table has no rows; check that the right file was read")
+    return np.stack(parts, 1), levels
+
+
+def _check_varies(codes: np.ndarray, levels: Mapping[str, tuple[str, ...]]) -> None:
+    for v, (name, texts) in enumerate(levels.items()):
+        used = np.unique(codes[codes[:, v] >= 0, v])
+        if len(used) < 2:
+            what = repr(texts[used[0]]) if len(used) else "empty"
+            raise InputError(f"column {name!r} is constant ({what}) in the rows used; leave it out")
+
+
+def _counts(frame: Any, weights: Any, num_rows: int) -> np.ndarray:
+    """Return how many identical rows each row stands for."""
+    if weights is None:
+        return np.ones(num_rows)
+    raw = raw_values(frame, weights) if isinstance(weights, str) else np.asarray(weights)
+    told = f"weights {weights!r}" if isinstance(weights, str) else "weights"
+    if raw.shape != (num_rows,):
+        raise InputError(f"{told}: {raw.shape} numbers for {num_rows} rows; give one per row")
+    column, present = as_column("weights", raw)
+    values = column.values
+    if column.levels is not None or not present.all() or (values != np.floor(values)).any():
+        raise InputError(f"{told} are counts of identical rows: give whole numbers, none missing")
+    if (values < 0).any():
+        row = int(np.argmax(values < 0)) + 1
+        raise InputError(f"{told} are negative (first in row {row}); weights are zero or more")
+    return values
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return value if math.isfinite(value) else None
