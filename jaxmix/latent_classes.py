@@ -43,20 +43,14 @@ class LatentClassResult:
     ----------
     log_likelihood, num_parameters
         The maximum found, and the number of free parameters of the model.
-    shares
-        ``(k,)`` class shares.
-    profiles
-        By column, its levels and their probabilities in each class.
-    num_rows
-        Rows used, counted by their weights.
-    num_dropped
-        Rows dropped because all of their cells were missing.
+    shares, profiles
+        ``(k,)`` class shares, and by column its levels and their probabilities in each class.
+    num_rows, num_dropped
+        Rows used, counted by their weights, and rows dropped because all cells were missing.
     missing
         Missing cells by column, in the rows used, for columns that have any.
-    status, warnings
-        What became of the fit, and what to know.
-    stats
-        Numbers beside it; see `jaxmix.estimators.latent.solve`.
+    status, warnings, stats
+        What became of the fit, what to know, and numbers (`jaxmix.estimators.latent.solve`).
     seed
         Seed of the starts.
     """
@@ -101,11 +95,6 @@ class LatentClassResult:
         -------
         ndarray
             ``(n, k)``; NaN for a row to which every class gives probability 0.
-
-        Raises
-        ------
-        InputError
-            For a column or a level that the fit does not know.
         """
         known = {name: profile.levels for name, profile in self.profiles.items()}
         codes, _ = _codes(frame, list(known), known)
@@ -134,7 +123,7 @@ class LatentClassResult:
             texts = [f"{name} = {level}" for level in profile.levels]
             named += zip(texts, profile.probabilities, strict=True)
         rows = [(text, *(f"{value:.4f}" for value in values)) for text, values in named]
-        agree = f"{self.stats['num_agree']:.0f} of {self.stats['num_starts']:.0f}"
+        agree = f"{self.stats['num_agree']} of {self.stats['num_starts']}"
         fit = [
             ("log-likelihood", f"{self.log_likelihood:,.4f}"),
             ("free parameters", str(self.num_parameters)),
@@ -169,10 +158,8 @@ class LatentClassResult:
             "num_classes": self.num_classes,
             "status": self.status.name,
             "warnings": list(self.warnings),
-            "log_likelihood": _plain(self.log_likelihood),
             "num_parameters": self.num_parameters,
-            "aic": _plain(self.aic),
-            "bic": _plain(self.bic),
+            **{name: _plain(getattr(self, name)) for name in ("log_likelihood", "aic", "bic")},
             "shares": _plain(self.shares.tolist()),
             "profiles": {
                 name: {"levels": list(levels), "probabilities": _plain(table.tolist())}
@@ -214,13 +201,12 @@ def latent_classes(
     seed
         Integer seed of the starts.
     num_starts
-        Most random starts, 32 by default: all take EM steps, and the better ones go on first,
-        until one optimum, the best so far, has been met four times.
+        Most random starts, 32 by default; see `jaxmix.estimators.latent.solve`.
 
     Returns
     -------
     LatentClassResult
-        Classes by decreasing share. A failed fit is a result whose status says so.
+        A failed fit is a result whose status says so.
 
     Raises
     ------
@@ -242,8 +228,8 @@ def latent_classes(
     ('SUCCESS', [0.7, 0.3])
     """
     _check_count("num_classes", num_classes)
-    if num_starts is not None:
-        _check_count("num_starts", num_starts)
+    num_starts = _NUM_STARTS if num_starts is None else num_starts
+    _check_count("num_starts", num_starts)
     if not isinstance(seed, int | np.integer) or not -(2**63) <= seed < 2**63:
         raise InputError(f"seed is {seed!r}: give a whole number of at most 63 bits")
     names = _names(frame, columns, weights)
@@ -271,15 +257,15 @@ def latent_classes(
                 tuple(len(levels[name]) for name in names),
                 int(num_classes),
                 key=jax.random.key(seed),
-                num_starts=_NUM_STARTS if num_starts is None else int(num_starts),
+                num_starts=int(num_starts),
             )
         )
     classes, stats = found.value, {name: value.item() for name, value in found.stats.items()}
-    num_missing = {name: int(counts[codes[:, v] < 0].sum()) for v, name in enumerate(names)}
-    missing = {name: count for name, count in num_missing.items() if count}
+    empty = counts @ (codes < 0)
+    missing = {name: int(count) for name, count in zip(names, empty, strict=True) if count}
     if missing:
         del stats["g2"]  # the saturated model of incomplete rows is not what it compares with
-    status = Status(int(found.status))
+    status = Status(found.status.item())
     return LatentClassResult(
         log_likelihood=stats["log_likelihood"],
         num_parameters=stats["num_parameters"],
@@ -303,7 +289,7 @@ def _warnings(
         notes.append(f"{num_dropped} rows without any cell present were dropped")
     if missing:
         told = ", ".join(f"{name!r} {count}" for name, count in missing.items())
-        notes.append(f"missing cells by column: {told}; their rows count by what is present")
+        notes.append(f"missing cells by column: {told}")
     if status is Status.NOT_IDENTIFIED:
         notes.append(
             f"only {stats['rank']} directions of the {stats['num_free']} parameters not held at 0 "

@@ -115,12 +115,15 @@ def test_the_score_is_the_gradient_of_the_likelihood():
 def test_newton_steps_solve_the_whole_system(exact, damping):
     # Blocks against one dense system by automatic differentiation, one probability at its bound.
     rng = np.random.default_rng(1)
-    made = population("strong", 2, 3, 4)
-    cells = jnp.asarray(made.counts(rng, 3000), float)
-    fitted = lo.em_level3(np.asarray(cells), 2, rng)
-    W, B, C = (jnp.asarray(part) for part in (fitted.W, fitted.B, fitted.C))
-    B = B.at[0, 0].set(0.0)
-    factors = table.normalise(Factors(W * 1.05, B, C))
+    for _ in range(100):
+        cells = jnp.asarray(oracles.paper_main(0.0).counts(rng, 300), float)
+        sol = jm.factorization.solve(cells, 2, key=KEY)
+        if sol.stats["num_zero"] == 1:
+            break
+    # Near the optimum but not at it; what is 0 stays 0.
+    factors = table.normalise(
+        Factors(*(f * rng.uniform(0.97, 1.03, f.shape) for f in sol.stats["start"]))
+    )
     flat, unravel = jax.flatten_util.ravel_pytree(factors)
     n = cells.sum()
 
@@ -143,7 +146,7 @@ def test_newton_steps_solve_the_whole_system(exact, damping):
     gauge = jax.jacfwd(sums)(flat)
     weight = n * jnp.concatenate([shares, by_arm.reshape(-1)])
     metric = jnp.concatenate([
-        (n / jnp.maximum(factors.W, 1e-2 / 12)).reshape(-1),
+        (n / jnp.maximum(factors.W, 1e-2 / 8)).reshape(-1),
         (n * shares / jnp.maximum(factors.B, 1e-2)).reshape(-1),
         (n * by_arm[:, None] / jnp.maximum(factors.C, 1e-2)).reshape(-1),
     ])  # fmt: skip
@@ -194,7 +197,7 @@ def test_implicit_gradients_match_refitted_differences(shape):
         return functional(jm.factorization.solve(c, k, key=KEY))
 
     best = lo.em_level3(cells, k, np.random.default_rng(1))
-    effects, shares = lo.central_difference_law(cells, direction, k, best, 1.0)
+    effects, shares = lo.central_difference_law(cells, direction, k, best, 0.1)
     expected = effects @ np.arange(1.0, k + 1) + shares @ np.linspace(2, -1, k)
     reverse = jnp.sum(jax.grad(estimate)(jnp.asarray(cells)) * direction)
     forward = jax.jvp(estimate, (jnp.asarray(cells),), (jnp.asarray(direction),))[1]
@@ -208,9 +211,7 @@ def test_implicit_gradients_match_unrolled_ones():
     start = Factors(*jm.factorization.solve(cells, 2, key=KEY).stats["start"])
 
     def unrolled(c):
-        factors = start
-        for _ in range(300):
-            factors = table.em_step(c, factors)
+        factors = jax.lax.scan(lambda f, _: (table.em_step(c, f), None), start, length=300)[0]
         means = factors.C[:, 1]
         effects, shares = means[1] - means[0], factors.W.sum((0, 1))
         order = jnp.argsort(effects)

@@ -1,4 +1,4 @@
-"""Latent classes: published maxima, the EM oracle, the dense table's twin, the shell on the host."""
+"""Latent classes: published maxima, the EM oracle, the dense table's twin, the host's shell."""
 
 import dataclasses
 import functools
@@ -177,11 +177,12 @@ def test_derivatives_in_the_counts_against_differences():
         return sol.value.shares[0] + 2 * sol.value.profiles[0][1, 1], sol.stats["log_likelihood"]
 
     direction = jnp.asarray(np.random.default_rng(0).random(len(counts)))
-    _, tangents = jax.jvp(number, (counts,), (direction,))
+    push = jax.jit(lambda counts: jax.jvp(number, (counts,), (direction,)))
+    _, tangents = push(counts)
+    above, below = (push(counts + s * 1e-2 * direction)[0] for s in (1, -1))
     for j, tangent in enumerate(tangents):
+        np.testing.assert_allclose(tangent, (above[j] - below[j]) / 2e-2, rtol=1e-6)
         gradient = jax.grad(lambda c, j=j: number(c)[j])(counts)
-        above, below = (number(counts + s * 1e-3 * direction)[j] for s in (1, -1))
-        np.testing.assert_allclose(tangent, (above - below) / 2e-3, rtol=1e-6)
         np.testing.assert_allclose(gradient @ direction, tangent, rtol=1e-8)
 
 
@@ -246,15 +247,19 @@ def test_probabilities_at_zero_are_exact():
     assert any("5 parameters are held at 0 or 1" in warning for warning in result.warnings)
 
 
-def test_many_views_do_not_underflow_and_are_judged_by_their_rows():
-    rows, counts = distinct(sample(7, 150, 2, (4,) * 400))
-    sol = latent.solve(
-        rows, counts, (4,) * 400, 2, key=jax.random.key(0), max_steps=5, num_starts=2
-    )
-    assert np.isfinite(float(sol.stats["log_likelihood"]))
-    assert float(sol.stats["log_likelihood"]) < -700 * 80  # each row far below the least float
-    assert int(sol.status) in (Status.NOT_IDENTIFIED, Status.MAX_STEPS)
-    assert int(sol.stats["rank"]) <= 150
+def test_many_views_do_not_underflow():
+    profile = jnp.array([[0.6, 0.4], [0.4, 0.6]])
+    classes = latent.LatentClasses(jnp.array([0.5, 0.5]), (profile,) * 1101)
+    codes = jnp.asarray(np.arange(1101) % 2)[None]
+    np.testing.assert_allclose(latent.posterior(classes, codes)[0], [0.6, 0.4], rtol=1e-9)
+
+
+def test_large_tables_are_judged_by_the_rows_seen():
+    """Of 2**13 cells, 20 rows: their information has rank 20 at most, for 27 parameters."""
+    rows, counts = distinct(sample(7, 20, 2, (2,) * 13))
+    sol = latent.solve(rows, counts, (2,) * 13, 2, key=jax.random.key(0))
+    assert int(sol.stats["rank"]) <= 20
+    assert int(sol.status) == Status.NOT_IDENTIFIED or sol.stats["num_free"] <= 20
 
 
 def test_arguments_that_do_not_fit_together():
@@ -367,7 +372,7 @@ WRONG = [
     ({"num_classes": 0}, "num_classes is 0: give a whole number"),
     ({"num_classes": 2.0}, "num_classes is 2.0"),
     ({"num_classes": True}, "num_classes is True"),
-    ({"num_classes": 25}, "24 distinct patterns"),
+    ({"num_classes": 25}, "distinct patterns; use fewer classes"),
     ({"num_starts": 0}, "num_starts is 0"),
     ({"seed": "x"}, "seed is 'x'"),
     ({"columns": ["sex", "age"]}, "column 'age' is not in the table"),

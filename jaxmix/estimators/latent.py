@@ -128,7 +128,8 @@ def _search(
     def unfinished(carry: Any) -> Array:
         _, (_, losses, done, steps) = carry
         best = _best(losses, done, tolerance)
-        return search(carry) | (~done[best] & (steps[best] < max_steps))
+        going = ~done[best] & jnp.isfinite(losses[best]) & (steps[best] < max_steps)
+        return search(carry) | going
 
     def body(carry: Any) -> Any:
         tried, (thetas, losses, done, steps) = carry
@@ -288,7 +289,7 @@ def solve(
     theta = at_root(_stationarity(layout), theta.reshape(-1), rows, flat).reshape(shape)
     agree = jnp.sum(losses <= least + AGREE)
     others = jnp.where(losses > least + AGREE, losses, jnp.inf)
-    log_p, seen = logs(theta, rows.hot)[0], counts > 0
+    log_p, seen = logs(theta, rows.hot)[0], counts != 0
     log_likelihood = jnp.sum(jnp.where(seen, counts * jnp.where(seen, log_p, 0.0), 0.0))
     most = float(min(layout.num_cells - 1, 2**53))
     stats = {
@@ -309,6 +310,7 @@ def solve(
         where((tried > 1) & (agree < 2), Status.STARTS_DISAGREE),
         where(flat, Status.NOT_IDENTIFIED),
         where(~done[best], Status.MAX_STEPS),
+        where(~jnp.isfinite(least), Status.NONFINITE),
     )
     return Solution(_split(theta, layout), settle(status, (theta, log_likelihood)), stats)
 

@@ -142,7 +142,7 @@ def _finite(values: Array) -> Array:
 def loss(theta: Theta, rows: Rows) -> Float[Array, ""]:
     """Return ``sum N log(N / (n p))``: small numbers, so that small gains can be told."""
     log_p, counts = logs(theta, rows.hot)[0], rows.counts
-    seen = counts > 0
+    seen = counts != 0  # NaN counts, so that it shows
     relative = jnp.log(jnp.where(seen, counts, 1.0) / counts.sum())
     return jnp.sum(jnp.where(seen, counts * (relative - log_p), 0.0))
 
