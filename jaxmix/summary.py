@@ -128,9 +128,7 @@ def _diagnostic_table(result: Result) -> Table:
             f"the class profiles {number(d.condition, 3)}."
         )
     if "num_starts" in d.starts:
-        text = (
-            f"Solver: {d.starts['num_starts']:.0f} start(s), {d.starts['num_agree']:.0f} at the best"
-        )
+        text = f"Solver: {d.starts['num_starts']:.0f} start(s), {d.starts['num_agree']:.0f} at the best"
         text += f" optimum, after {d.starts['steps']:.0f} steps"
         if "log_likelihood" in d.starts:
             text += f"; log-likelihood {d.starts['log_likelihood']:,.3f}"

@@ -205,11 +205,11 @@ WRONG = {
     "features": ({}, ["--features", "dummy"], ["features", "'dummy'", "'auto', 'linear'"]),
     "weights kind": ({}, ["--weights-kind", "iid"], ["'iid'", "'sampling', 'frequency'"]),
     # options that do not go together, or are not built yet
-    "level 2": ({}, ["--level", "2"], ["level 2", "not built yet", "use level 3"]),
-    "factorization": (
+    "level 2 without classes": ({}, ["--level", "2"], ["level 2", "--classes"]),
+    "spectral at level 2": (
         {},
-        [*CLASSES, "--method", "factorization"],
-        ["'factorization'", "not built yet", "'spectral' or 'synthetic'"],
+        ["--level", "2", "--classes", "2", "--method", "spectral"],
+        ["'spectral' is of level 3", "'factorization'"],
     ),
     "classes auto": ({}, ["--classes", "auto"], ["'auto'", "not built yet", "give a number"]),
     "level 3 without classes": ({}, ["--level", "3"], ["level 3", "--classes"]),
@@ -330,11 +330,25 @@ def test_column_names_are_shown_as_they_are(rows, capsys):
 
 # ------------------------------------------------------------------------- estimates that fail
 
-FAILED = {
-    "RANK_DEFICIENT": (balanced(), ["--method", "spectral"]),
+FAILED = {"RANK_DEFICIENT": (balanced(), ["--method", "spectral"])}
+
+REFINED = {
     "OUT_OF_RANGE": (noise(1), ["--method", "spectral"]),
     "INDEFINITE_MOMENTS": (noise(0), ["--method", "synthetic"]),
 }
+
+
+@pytest.mark.parametrize("status", REFINED)
+def test_a_failed_closed_form_gives_way_to_the_factorization(status, tmp_path, capsys):
+    columns, options = REFINED[status]
+    path, out = tmp_path / "rows.csv", tmp_path / "out.json"
+    pd.DataFrame(columns).to_csv(path, index=False)
+    code = cli.run(["fit", str(path), *ROLES, *CLASSES, *options, *POINT, "--json", str(out)])
+    saved = json.loads(out.read_text())
+    assert code == (0 if jm.Status[saved["status"]].usable else 1)
+    assert saved["method"] == "factorization"
+    assert f"failed ({status})" in saved["warnings"][0]
+    assert "stands in its place" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize("status", FAILED)
@@ -408,7 +422,7 @@ def test_json_of_level_4(record):
 def test_json_of_level_3(record):
     saved = record(*CLASSES, *POINT)
     assert set(saved) == KEYS
-    assert (saved["level"], saved["method"], saved["num_classes"]) == (3, "spectral", 2)
+    assert (saved["level"], saved["method"], saved["num_classes"]) == (3, "factorization", 2)
     law = saved["law"]
     assert set(law) == LAW_KEYS
     assert {name: np.shape(law[name]) for name in law} == {

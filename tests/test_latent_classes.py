@@ -14,6 +14,7 @@ import pytest
 
 import jaxmix as jm
 from jaxmix.estimators import factorization, latent
+from jaxmix.estimators import rows as rows_
 from jaxmix.latent_classes import latent_classes
 from jaxmix.status import EstimateError, InputError, Status
 from tests.helpers import shared_data
@@ -133,6 +134,7 @@ def test_views_that_depend_on_treatment_against_the_dense_table(level):
     order = jnp.argsort(-dense.value.shares)
     np.testing.assert_allclose(sol.value.shares, dense.value.shares[order], atol=1e-6)
     np.testing.assert_allclose(sol.value.profiles[1], dense.value.x_profiles[:, order], atol=1e-6)
+    np.testing.assert_allclose(sol.value.profiles[2], dense.value.y_profiles[..., order], atol=1e-6)
     assert sol.value.profiles[0].shape == ((2, 2, 2) if level == 3 else (2, 2))
     np.testing.assert_allclose(sol.value.arm_profile.sum(0), 1.0, atol=1e-12)
     assert int(sol.stats["df"]) == int(dense.stats["df"])
@@ -245,6 +247,36 @@ def test_probabilities_at_zero_are_exact():
     assert (tables == 0).sum() == result.num_parameters - result.stats["num_free"] == 5
     assert tables[tables > 0].min() > 1e-3
     assert any("5 parameters are held at 0 or 1" in warning for warning in result.warnings)
+
+
+def test_a_vanishing_probability_goes_to_zero_in_one_step():
+    """EM leaves 1e-13 where the answer is 0; a step ends there, and a wrong 0 is undone."""
+
+    def moved(codes, counts, theta):
+        layout = rows_.Layout(theta.shape[1], (len(theta) - 1,), (False,), 1, False)
+        data = rows_.Rows(layout.hot(jnp.array(codes), None).astype(float), jnp.array(counts))
+        exact = jnp.asarray(False)
+        direction, gain = rows_.newton_step(theta, data, jnp.array(1e-3), exact, layout)
+        assert float(gain) > 0
+        return rows_.retract(theta, direction, layout)
+
+    theta = jnp.array([[1.0], [0.6], [0.4 - 1e-13], [1e-13]])
+    assert float(moved([[0], [1]], [60.0, 40.0], theta)[3, 0]) == 0
+    layout = rows_.Layout(1, (3,), (False,), 1, False)
+    data = rows_.Rows(layout.hot(jnp.array([[0], [1]]), None) * 1.0, jnp.array([60.0, 40.0]))
+    settled, decrement = rows_.last_step(theta, data, layout, 1e-4)
+    assert float(settled[3, 0]) == 0
+    assert float(decrement) < 1e-9  # not the gain of a step far below 0
+    wrong = jnp.array([[0.5, 0.5], [1.0, 0.5], [0.0, 0.5]])
+    assert float(moved([[0], [1]], [50.0, 50.0], wrong)[2, 0]) > 0.01
+
+
+def test_the_rank_is_that_of_the_whole_table_where_it_is_small():
+    """Two rows carry two scores, but the cells of three margins identify three parameters."""
+    rows = jnp.array([[0, 0, 0], [1, 1, 1]])
+    sol = latent.solve(rows, jnp.array([30.0, 20.0]), (2, 2, 2), 1, key=jax.random.key(0))
+    assert int(sol.stats["rank"]) == 3
+    assert int(sol.status) == Status.SUCCESS
 
 
 def test_many_views_do_not_underflow():

@@ -32,13 +32,20 @@ def draw(kind: str, k: int, d: int, n: int, tables: int) -> tuple[list, np.ndarr
 
 
 def keys(num: int) -> jax.Array:
+    """Return one key for each table."""
     return jax.random.split(jax.random.key(20), num)
 
 
 def solver(k: int, **options) -> Callable:
+    """Return the compiled fit of many tables."""
     return jax.jit(
         jax.vmap(lambda c, q: jm.factorization.solve(c, k, key=q, **options), in_axes=(0, 0))
     )
+
+
+def pair(law: jm.EffectLaw) -> tuple:
+    """Return effects and shares, which have a batch axis whatever else the law carries."""
+    return law.effects, law.shares
 
 
 def in_blocks(function: Callable, *arrays, size: int = 500):
@@ -90,8 +97,9 @@ def bound(tables: int) -> None:
                 jm.factorization.solve(c, k, key=q, loss="gmm").value.law
             )
         for name, f in batch.items():
-            law = in_blocks(jax.jit(jax.vmap(f)), jnp.asarray(cells), keys(tables), size=250)
-            laws[name] = list(zip(law.effects, law.shares, strict=True))
+            of_pair = jax.jit(jax.vmap(lambda c, q, f=f: pair(f(c, q))))
+            found = in_blocks(of_pair, jnp.asarray(cells), keys(tables), size=250)
+            laws[name] = list(zip(*found, strict=True))
         texts = []
         for name in ("plain SPO", "rank-k SPO", "spectral", "gmm", "kl"):
             if name not in laws:
@@ -128,14 +136,14 @@ def paper(tables: int) -> None:
         options = [("kl", {})] + ([("kl level 2", {"level": 2})] if zt == 0 else [])
         for name, extra in options:
             f = solver(2, **extra)
-            law = in_blocks(
-                lambda c, q, f=f: f(c, q).value.law, jnp.asarray(cells, float), keys(tables)
+            found = in_blocks(
+                lambda c, q, f=f: pair(f(c, q).value.law), jnp.asarray(cells, float), keys(tables)
             )
-            laws[name] = list(zip(law.effects, law.shares, strict=True))
+            laws[name] = list(zip(*found, strict=True))
         if zt == 0:
-            f = jax.jit(jax.vmap(lambda c, q: jm.baselines.nn_parafac(c, 2, key=q)))
-            law = in_blocks(f, jnp.asarray(cells, float), keys(tables))
-            laws["NN-PARAFAC"] = list(zip(law.effects, law.shares, strict=True))
+            f = jax.jit(jax.vmap(lambda c, q: pair(jm.baselines.nn_parafac(c, 2, key=q))))
+            found = in_blocks(f, jnp.asarray(cells, float), keys(tables))
+            laws["NN-PARAFAC"] = list(zip(*found, strict=True))
         reference = None
         for name, found in laws.items():
             errors = np.array([_worst_case(lo.error(e, s, *truth)) for e, s in found])
@@ -232,7 +240,8 @@ def gmm(tables: int) -> None:
             print(
                 f"{k} {n:7d} {np.median(df):5.0f}   {j.mean():.2f} ({j.std() / tables**0.5:.2f})  "
                 f"  {100 * rate:.2f} % (se {100 * (0.05 * 0.95 / tables) ** 0.5:.2f})  "
-                f"{np.median(errors):.4f}      {1e3 * took / tables:.2f}       {1e3 * spo:.2f}  {names}",
+                f"{np.median(errors):.4f}      {1e3 * took / tables:.2f}       {1e3 * spo:.2f}  "
+                f"{names}",
                 flush=True,
             )
 
@@ -251,6 +260,7 @@ def _numpy_spo(tensor: np.ndarray, k: int) -> tuple:
 
 
 def main() -> None:
+    """Run one of the tables."""
     jax.config.update("jax_enable_x64", True)
     commands = {f.__name__: f for f in (optima, bound, paper, gmm)}
     defaults = {"optima": 16, "bound": 1000, "paper": 10_000, "gmm": 2000}

@@ -107,7 +107,8 @@ def solve(
         stats: ``log_likelihood``, ``g2`` (`kl`) or ``j`` (`gmm`), ``df`` (nominal for `kl`, from
         ranks for `gmm`), ``decrement`` (predicted gain left), ``steps``, ``num_starts``,
         ``num_agree``, ``runner_up`` (gap to the best other optimum), ``flatness`` (smallest
-        scaled pivot), ``num_zero`` (probabilities at 0), ``start``. Statuses: BOUNDARY (a probability is 0), NOT_IDENTIFIED
+        scaled pivot), ``num_zero`` (probabilities at 0), ``start``. Statuses: BOUNDARY (a
+        probability is 0), NOT_IDENTIFIED
         (the optimum is flat), STARTS_DISAGREE, MAX_STEPS, NONFINITE.
 
     Raises

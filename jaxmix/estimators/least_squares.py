@@ -205,6 +205,7 @@ def residuals(flat: Array, target: Target, layout: Layout) -> Float[Array, " m"]
 
 
 def unravel(flat: Array, layout: Layout) -> Coordinates:
+    """Return the coordinates behind a flat vector."""
     return ravel_pytree(_zeros(layout, flat.dtype))[1](flat)
 
 
