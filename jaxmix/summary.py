@@ -128,8 +128,10 @@ def _diagnostic_table(result: Result) -> Table:
             f"the class profiles {number(d.condition, 3)}."
         )
     if "num_starts" in d.starts:
-        text = f"Solver: {d.starts['num_starts']:.0f} start(s), {d.starts['num_agree']:.0f} at the best"
-        text += f" optimum, after {d.starts['steps']:.0f} steps"
+        starts, agree = int(d.starts["num_starts"]), int(d.starts["num_agree"])
+        text = f"Solver: {starts} start{'s' * (starts > 1)}"
+        text += f", {agree} of them at the best optimum" if starts > 1 else ""
+        text += f", {int(d.starts['steps'])} steps"
         if "log_likelihood" in d.starts:
             text += f"; log-likelihood {d.starts['log_likelihood']:,.3f}"
         notes.append(text + ".")
