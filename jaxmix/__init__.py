@@ -11,6 +11,7 @@ from jaxmix.estimators import baselines, bridge, factorization, spectral, synthe
 from jaxmix.fit import fit
 from jaxmix.inference import asymptotic, specification
 from jaxmix.inference.resampling import bootstrap
+from jaxmix.latent_classes import LatentClassResult, latent_classes
 from jaxmix.mixture import EffectLaw, Mixture
 from jaxmix.result import Estimate, Result
 from jaxmix.status import EstimateError, InputError, Status
@@ -23,6 +24,7 @@ __all__ = [
     "Estimate",
     "EstimateError",
     "InputError",
+    "LatentClassResult",
     "Mixture",
     "Result",
     "Status",
@@ -34,6 +36,7 @@ __all__ = [
     "factorization",
     "features",
     "fit",
+    "latent_classes",
     "moments",
     "populations",
     "read",

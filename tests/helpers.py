@@ -3,6 +3,7 @@
 import functools
 import pathlib
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -18,6 +19,10 @@ LAW_ESTIMATORS = {
     "synthetic-pencil": functools.partial(jm.synthetic.effect_law, quadrature="pencil"),
     "synthetic-prony": functools.partial(jm.synthetic.effect_law, quadrature="prony"),
     "spectral": jm.spectral.effect_law,
+    # To the last digit, so that differences of estimates are those of the optima.
+    "factorization": functools.partial(
+        jm.factorization.effect_law, key=jax.random.key(0), tolerance=1e-10
+    ),
 }
 
 # kind, k, d_z, d_x: square and overcomplete, also more z than x and the reverse.

@@ -388,11 +388,7 @@ def status(name):
 
 @status(Status.BOUNDARY)
 def _boundary():
-    made = population("strong", 2, 4, 4)
-    p_x = made.p_x.copy()
-    p_x[0, 0], p_x[0, 1] = 0.0, p_x[0, :2].sum()
-    made = oracles.Population(made.shares, made.p_zt, p_x, made.p_y, made.outcome_values)
-    return made.counts(np.random.default_rng(0), 20_000), 2, {}
+    return oracles.paper_main(0.0).counts(np.random.default_rng(1), 300), 2, {}
 
 
 @status(Status.NOT_IDENTIFIED)

@@ -7,6 +7,7 @@ prints one table. The oracles are those of the tests: plain numpy, written apart
 from __future__ import annotations
 
 import argparse
+import itertools
 import time
 from collections.abc import Callable
 
@@ -259,11 +260,69 @@ def _numpy_spo(tensor: np.ndarray, k: int) -> tuple:
     return oracles.prony(np.array(found), k)
 
 
+def safety(tables: int) -> None:
+    """Count wrong answers, and those among them that carry SUCCESS, near the boundary.
+
+    Wrong: the effect law lies further than 0.2 from the truth in Wasserstein's distance, more than
+    a quarter of the distance between the classes' effects. With `fit` the strength of the proxies
+    and the fit test speak too; here only the solver's own status does.
+    """
+    print("case                          usable   wrong   of these SUCCESS   statuses")
+    rng = np.random.default_rng(9)
+    base = oracles.strong(rng, 2, 4, 4)
+    one_effect = base.p_y.copy()
+    one_effect[1] = one_effect[0]
+    values = base.outcome_values
+    weak = [mixing * base.p_x + (1 - mixing) * base.p_x.mean(0) for mixing in (0.3, 0.1, 0.03)]
+    cases = {"regular": (base, 2)}
+    for share in (0.05, 0.02, 0.005):
+        few = oracles.Population(
+            np.array([1 - share, share]), base.p_zt, base.p_x, base.p_y, values
+        )
+        cases[f"a share of {share}"] = (few, 2)
+    cases["two classes, one effect"] = (
+        oracles.Population(base.shares, base.p_zt, base.p_x, one_effect, values), 2,
+    )  # fmt: skip
+    for mixing, p_x in zip((0.3, 0.1, 0.03), weak, strict=True):
+        cases[f"x proxies at {mixing} of strength"] = (
+            oracles.Population(base.shares, base.p_zt, p_x, base.p_y, values), 2,
+        )  # fmt: skip
+    cases["one class too many"] = (base, 3)
+    for name, (population, k) in cases.items():
+        cells = np.stack([population.counts(rng, 2000) for _ in range(tables)])
+        sol = solver(k)(jnp.asarray(cells, float), keys(tables))
+        law, status = sol.value.law, np.asarray(sol.status)
+        truth = population.law()
+        wrong = np.array(
+            [
+                not _distance(np.asarray(e), np.asarray(s), *truth) < 0.2
+                for e, s in zip(law.effects, law.shares, strict=True)
+            ]
+        )
+        names = {Status(int(s)).name: int((status == s).sum()) for s in np.unique(status)}
+        silent = wrong & (status == Status.SUCCESS)
+        print(
+            f"{name:28} {100 * (status < Status.MAX_STEPS).mean():6.1f} % {100 * wrong.mean():6.1f}"
+            f" % {100 * silent.mean():8.1f} %          {names}",
+            flush=True,
+        )
+
+
+def _distance(effects: np.ndarray, shares: np.ndarray, others: np.ndarray, of: np.ndarray) -> float:
+    """Return Wasserstein's distance of two discrete laws on the line."""
+    grid = np.sort(np.concatenate([effects, others]))
+    gaps = [
+        abs(shares[effects <= low].sum() - of[others <= low].sum()) * (high - low)
+        for low, high in itertools.pairwise(grid)
+    ]
+    return float(np.sum(gaps))
+
+
 def main() -> None:
     """Run one of the tables."""
     jax.config.update("jax_enable_x64", True)
-    commands = {f.__name__: f for f in (optima, bound, paper, gmm)}
-    defaults = {"optima": 16, "bound": 1000, "paper": 10_000, "gmm": 2000}
+    commands = {f.__name__: f for f in (optima, bound, paper, gmm, safety)}
+    defaults = {"optima": 16, "bound": 1000, "paper": 10_000, "gmm": 2000, "safety": 500}
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("command", choices=commands)
     parser.add_argument("--tables", type=int)

@@ -225,6 +225,7 @@ def _by_likelihood(
         where(disagree, Status.STARTS_DISAGREE),
         where(flat_optimum, Status.NOT_IDENTIFIED),
         where(~found.done, Status.MAX_STEPS),
+        where(~jnp.all(jnp.isfinite(cells)), Status.NONFINITE),
     )
     stats: dict[str, Any] = {
         "log_likelihood": table.log_likelihood(cells, factors),

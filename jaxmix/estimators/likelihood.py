@@ -219,6 +219,7 @@ def _maximise_batch(
     options: Options, cells: Float[Array, "b a d_z d_x d_y"], key_data: Array, first: Any
 ) -> Fit:
     warm, k = options.warm, options.num_classes
+    possible = jnp.all(jnp.isfinite(cells), axis=(1, 2, 3, 4))
     num_rounds = 0 if warm else -(-(options.num_starts - 1) // _ROUND)
 
     def begin(cells: Cells, key_data: Array, first: Any) -> Fit:
@@ -250,10 +251,10 @@ def _maximise_batch(
 
     def unsettled(carry: _Carry) -> Bool[Array, " b"]:
         settled = carry.regular | (carry.fit.agree >= _ENOUGH)
-        return ~settled & (carry.fit.starts < 1 + num_rounds * _ROUND)
+        return ~settled & possible & (carry.fit.starts < 1 + num_rounds * _ROUND)
 
     def unfinished(carry: _Carry) -> Bool[Array, " b"]:
-        return ~carry.fit.done & (carry.fit.steps < options.max_steps)
+        return ~carry.fit.done & possible & (carry.fit.steps < options.max_steps)
 
     def body(carry: _Carry) -> _Carry:
         # First a few steps for all, which most need no more than; then many for the others.
