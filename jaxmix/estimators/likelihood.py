@@ -163,6 +163,7 @@ def _climb(
         return newton_step(cells, factors, damping, exact)[:2]
 
     loss = functools.partial(deviance, cells)
+    eps = jnp.finfo(cells.dtype).eps
     if options.optimiser is not None:
         by_logits = minimise(
             lambda logits: loss(_softmax(logits)),
@@ -175,7 +176,7 @@ def _climb(
     found = minimise(
         loss,
         factors,
-        damped(step, retract, exact_below=_EXACT_BELOW),
+        damped(step, retract, exact_below=_EXACT_BELOW, noise=2 * eps * cells.sum()),
         tolerance=options.tolerance,
         max_steps=max_steps,
     )

@@ -57,6 +57,7 @@ def damped(
     *,
     exact_below: float = 0.0,
     initial: float = 1e-3,
+    noise: Float[Array, ""] | float = 0.0,
 ) -> optax.GradientTransformationExtraArgs:
     """Second-order steps with Levenberg's damping, as a gradient transformation.
 
@@ -74,6 +75,9 @@ def damped(
         Predicted gain below which the exact Hessian is tried.
     initial
         First damping.
+    noise
+        Rounding error of the loss, where it exceeds that of its value: a loss that is a small
+        difference of large numbers.
 
     References
     ----------
@@ -96,8 +100,8 @@ def damped(
         ratio = (value - new_value) / gain
         eps = jnp.finfo(value.dtype).eps
         # So close that the loss cannot resolve the gain: the prediction is trusted.
-        noise = 64 * eps * jnp.maximum(1.0, jnp.abs(value))
-        tiny = (gain >= 0) & (gain < 16 * noise) & (new_value <= value + noise)
+        unseen = jnp.maximum(noise, 64 * eps * jnp.maximum(1.0, jnp.abs(value)))
+        tiny = (gain >= 0) & (gain < 16 * unseen) & (new_value <= value + unseen)
         accepted = ((gain > 0) & (new_value < value) & (ratio > _LEAST_RATIO)) | tiny
         shrink = jnp.where(tiny, 0.1, jnp.clip(1 - (2 * ratio - 1) ** 3, 0.1, 2.0))
         floor = jnp.sqrt(eps) * 1e-2
