@@ -195,7 +195,11 @@ def _by_likelihood(
     # One more step, exact: it measures how far off the optimum is, and removes most of it.
     direction, decrement, pivot = _check(fixed, found.factors)
     moved = table.retract(found.factors, direction)
-    closer = (table.deviance(fixed, moved) <= found.loss) & (decrement < options.tolerance)
+    # So close that the loss may not resolve the gain: worse by its rounding is no worse.
+    noise = jnp.finfo(cells.dtype).eps * (64 + 2 * fixed.sum())
+    closer = (table.deviance(fixed, moved) <= found.loss + noise) & (
+        (decrement >= 0) & (decrement < options.tolerance)
+    )
     factors = jax.tree.map(lambda m, f: jnp.where(closer, m, f), moved, found.factors)
     flat_optimum = pivot < jnp.sqrt(jnp.finfo(cells.dtype).eps)
 
