@@ -28,7 +28,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
 }
 """What `fit` takes for each option."""
 
-_CLASS_METHODS = {2: ("factorization",), 3: ("factorization", "spectral", "synthetic")}
+_CLASS_METHODS = ("factorization", "spectral", "synthetic")
 _MIN_RESAMPLES = 20
 
 
@@ -145,7 +145,7 @@ def plan(
         raise InputError(
             f"the pooled bridge is of level 4, not {level}; use level 4, or the bridge 'by_arm'"
         )
-    of_classes = method in _CLASS_METHODS[3]
+    of_classes = method in _CLASS_METHODS
     wants_classes = level in (2, 3) or (
         level == "auto" and (of_classes or num_classes is not None) and method != "bridge"
     )

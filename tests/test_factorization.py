@@ -307,11 +307,11 @@ def test_gmm_of_a_table_is_as_efficient_and_its_j_has_its_degrees_of_freedom():
 
 
 def test_j_on_gaussian_proxies_has_its_size():
-    from experiments.benchmarks.accuracy import _gaussian_moments, gaussian_rows
+    from experiments.benchmarks.accuracy import gaussian_moments, gaussian_rows
 
     rng = np.random.default_rng(0)
     rows = [gaussian_rows(rng, 2, 5000) for _ in range(100)]
-    of_rows = jax.jit(_gaussian_moments)
+    of_rows = jax.jit(gaussian_moments)
     moments = jax.tree.map(lambda *m: jnp.stack(m), *(of_rows(*r) for r, _ in rows))
     sol = jax.jit(jax.vmap(lambda m: jm.factorization.solve(m, 2, key=KEY, loss="gmm")))(moments)
     assert (np.asarray(sol.status) == Status.SUCCESS).all()

@@ -182,7 +182,7 @@ def gaussian_rows(rng: np.random.Generator, k: int, n: int, d: int = 3) -> tuple
     return (t, z, x, y), (effects[order], shares[order])
 
 
-def _gaussian_moments(t, z, x, y) -> jm.moments.Moments:  # type: ignore[no-untyped-def]
+def gaussian_moments(t, z, x, y) -> jm.moments.Moments:  # type: ignore[no-untyped-def]
     """Return the moments of standardised columns with the constant, and their covariance."""
 
     def standard(v):  # type: ignore[no-untyped-def]
@@ -208,7 +208,7 @@ def gmm(tables: int) -> None:
     for k in (2, 3):
         for n in (2_000, 20_000):
             rng = np.random.default_rng([k, n])
-            of_rows = jax.jit(_gaussian_moments)
+            of_rows = jax.jit(gaussian_moments)
             fits, errors, took, spo, size = [], [], 0.0, 0.0, 100
             fit = jax.jit(
                 jax.vmap(lambda m, q, k=k: jm.factorization.solve(m, k, key=q, loss="gmm"))
