@@ -131,7 +131,8 @@ def _diagnostic_table(result: Result) -> Table:
         starts, agree = int(d.starts["num_starts"]), int(d.starts["num_agree"])
         text = f"Solver: {starts} start{'s' * (starts > 1)}"
         text += f", {agree} of them at the best optimum" if starts > 1 else ""
-        text += f", {int(d.starts['steps'])} steps"
+        steps = int(d.starts["steps"])
+        text += f", {steps} step{'s' * (steps != 1)}"
         if "log_likelihood" in d.starts:
             text += f"; log-likelihood {d.starts['log_likelihood']:,.3f}"
         notes.append(text + ".")
