@@ -104,6 +104,42 @@ class Mixture:
         """Return the class effects of an arm against the control."""
         return self.means[..., arm, :] - self.means[..., 0, :]
 
+    def treated_shares(self, one_z: Float[Array, " d_z"], arm: int = 1) -> Float[Array, " k"]:
+        """Return ``P(U=u | T=arm)`` by Bayes' rule; `one_z` gives the constant 1 from phi_z."""
+        assert self.z_profiles is not None
+        mass = self.shares * jnp.einsum("zu,z->u", self.z_profiles[arm], one_z)
+        return mass / mass.sum()
+
+    def posterior(
+        self,
+        t: Int[Array, " n"],
+        z: Float[Array, "n d_z"],
+        x: Float[Array, "n d_x"],
+        y: Float[Array, "n d_y"] | None = None,
+    ) -> Float[Array, "n k"]:
+        """Return ``P(U=u | t, z, x, y)`` of rows with one-hot features, without y where None.
+
+        For mixtures by factorization, which have all profiles. Rows that are impossible under the
+        fit have NaN.
+
+        Examples
+        --------
+        >>> import jax, jax.numpy as jnp, jaxmix as jm
+        >>> counts = jm.populations.paper_main().counts(jax.random.key(0), 100_000)
+        >>> mixture = jm.factorization.solve(counts, 2, key=jax.random.key(1)).value
+        >>> rows = jnp.eye(2)
+        >>> found = mixture.posterior(jnp.array([0, 1]), rows, rows, rows)
+        >>> [round(float(total), 6) for total in found.sum(1)]
+        [1.0, 1.0]
+        """
+        assert self.z_profiles is not None
+        assert self.y_profiles is not None
+        joint = self.shares * jnp.einsum("nz,nzu->nu", z, self.z_profiles[t])
+        joint = joint * (x @ self.x_profiles)
+        if y is not None:
+            joint = joint * jnp.einsum("ny,nyu->nu", y, self.y_profiles[t])
+        return joint / joint.sum(1, keepdims=True)
+
     @property
     def law(self) -> EffectLaw:
         """The effect law of arm 1 against the control, by increasing effect."""

@@ -95,7 +95,7 @@ class Estimator:
         mixture = solution.value
         shares = mixture.shares
         if self.method == "factorization" and self.estimand == "ATT":
-            shares = factorization.treated_shares(mixture, moments.one_z)
+            shares = mixture.treated_shares(moments.one_z)
         law = EffectLaw(shares, mixture.effects())
         looks = mixture.x_profiles / np.sqrt(len(mixture.x_profiles))
         profile = jnp.vstack([(mixture.means - centre) / scale, shares, looks])

@@ -16,7 +16,6 @@ import numpy as np
 
 from jaxmix import summary
 from jaxmix.data import CausalData
-from jaxmix.estimators import factorization
 from jaxmix.features import cells_like
 from jaxmix.inference.specification import SpecificationTest
 from jaxmix.mixture import EffectLaw, Mixture
@@ -140,7 +139,7 @@ class Classes:
             z = cells_like("z", data.z, self.z_cells)
             x = cells_like("x", data.x, self.x_cells)
             rows = (jnp.asarray(part) for part in (t, z, x, y))
-            return np.asarray(factorization.posterior(self.mixture, *rows))
+            return np.asarray(self.mixture.posterior(*rows))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

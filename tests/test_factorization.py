@@ -461,7 +461,7 @@ def test_near_the_boundary_nothing_is_silently_wrong():
 def test_posterior_without_the_outcome():
     mixture = jm.factorization.solve(exact_moments(population("strong", 2, 4, 4)), 2, key=KEY).value
     z, x, t = jnp.eye(4), jnp.eye(4)[::-1], jnp.array([0, 1, 0, 1])
-    found = jm.factorization.posterior(mixture, t, z, x)
+    found = mixture.posterior(t, z, x)
     for i in range(4):
         joint = mixture.shares * mixture.z_profiles[t[i], i] * mixture.x_profiles[3 - i]
         np.testing.assert_allclose(found[i], joint / joint.sum(), rtol=1e-12)

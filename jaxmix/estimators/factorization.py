@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array
 
 from jaxmix import moments as moments_
 from jaxmix.estimators import least_squares, likelihood, table
@@ -338,13 +338,6 @@ def _mixture(parts: Profiles, moments: Moments, arm: int) -> Mixture:
     )
 
 
-def treated_shares(mixture: Mixture, one_z: Float[Array, " d_z"], arm: int = 1) -> Array:
-    """Return ``P(U=u | T=arm)`` by Bayes' rule."""
-    assert mixture.z_profiles is not None
-    mass = mixture.shares * jnp.einsum("zu,z->u", mixture.z_profiles[arm], one_z)
-    return mass / mass.sum()
-
-
 def effect_law(
     moments_or_cells: Moments | Cells,
     k: int,
@@ -369,34 +362,5 @@ def effect_law(
     if estimand == "ATT":
         d_z = mixture.z_profiles.shape[1]
         one_z = moments_or_cells.one_z if isinstance(moments_or_cells, Moments) else jnp.ones(d_z)
-        shares = treated_shares(mixture, one_z, arm)
+        shares = mixture.treated_shares(one_z, arm)
     return EffectLaw(shares, mixture.effects(arm), solution.status, solution.stats)
-
-
-def posterior(
-    mixture: Mixture,
-    t: Int[Array, " n"],
-    z: Float[Array, "n d_z"],
-    x: Float[Array, "n d_x"],
-    y: Float[Array, "n d_y"] | None = None,
-) -> Float[Array, "n k"]:
-    """Return ``P(U=u | t, z, x, y)`` of rows with one-hot features, without y where None.
-
-    Rows that are impossible under the fit have NaN.
-
-    Examples
-    --------
-    >>> import jax, jax.numpy as jnp, jaxmix as jm
-    >>> counts = jm.populations.paper_main().counts(jax.random.key(0), 100_000)
-    >>> mixture = solve(counts, 2, key=jax.random.key(1)).value
-    >>> rows = jnp.eye(2)
-    >>> posterior(mixture, jnp.array([0, 1]), rows, rows, rows).sum(1).tolist()
-    [1.0, 1.0]
-    """
-    assert mixture.z_profiles is not None
-    assert mixture.y_profiles is not None
-    joint = mixture.shares * jnp.einsum("nz,nzu->nu", z, mixture.z_profiles[t])
-    joint = joint * (x @ mixture.x_profiles)
-    if y is not None:
-        joint = joint * jnp.einsum("ny,nyu->nu", y, mixture.y_profiles[t])
-    return joint / joint.sum(1, keepdims=True)
