@@ -523,11 +523,15 @@ def test_class_probabilities_need_a_factorization_and_known_values(data, auto):
 
 
 def test_a_failed_closed_form_is_refined_and_that_is_said():
-    rows = jm.populations.paper_main(0.5).sample(jax.random.key(4), 60)
-    rows = {name: np.asarray(values) for name, values in rows.items()}
-    data = jm.CausalData.from_frame(rows, **ROLES)
-    found = jm.spectral.effect_law(jm.moments.from_rows(jm.features.encode(data)), 2)
-    assert not Status(int(found.status)).usable
+    refined = (Status.COMPLEX_SPECTRUM, Status.INDEFINITE_MOMENTS, Status.OUT_OF_RANGE)
+    for seed in range(100):
+        rows = jm.populations.paper_main(0.5).sample(jax.random.key(seed), 60)
+        rows = {name: np.asarray(values) for name, values in rows.items()}
+        data = jm.CausalData.from_frame(rows, **ROLES)
+        found = jm.spectral.effect_law(jm.moments.from_rows(jm.features.encode(data)), 2)
+        if found.status in refined:
+            break
+    assert found.status in refined
     result = jm.fit(data, level=3, num_classes=2, method="spectral", num_resamples=0)
     assert result.method == "factorization"
     name = Status(int(found.status)).name
