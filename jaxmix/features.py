@@ -128,7 +128,7 @@ def encode(data: CausalData, *, reduce: bool = False) -> Views:
     >>> data = jm.CausalData.from_frame(table, treatment="t", outcome="y", z=["z"], x=["x"])
     >>> views = jm.features.encode(data)
     >>> views.z.shape, views.x.shape, views.y.shape, views.num_shared
-    ((16, 2), (16, 2), (16, 2), 0)
+    ((16, 2), (16, 2), (16, 3), 0)
     """
     if jnp.zeros(()).dtype != jnp.float64:
         warnings.warn(

@@ -128,7 +128,7 @@ def solve(
     >>> counts = jm.populations.paper_main(zt_strength=0.5).counts(jax.random.key(0), 100_000)
     >>> sol = solve(counts, 2, key=jax.random.key(1))
     >>> [round(float(v), 1) for v in (*sol.value.law.effects, *sol.value.shares)]
-    [-0.8, 0.7, 0.5, 0.5]
+    [-0.7, 0.7, 0.5, 0.5]
     """
     if level not in (2, 3):
         raise ValueError(f"level is {level!r}: use 2 or 3")
@@ -354,7 +354,7 @@ def effect_law(
     >>> import jax, jaxmix as jm
     >>> counts = jm.populations.paper_main().counts(jax.random.key(0), 100_000)
     >>> [round(float(e), 1) for e in effect_law(counts, 2, key=jax.random.key(1)).effects]
-    [-0.7, 0.8]
+    [-0.7, 0.7]
     """
     solution = solve(moments_or_cells, k, key=key, arm=arm, **options)
     mixture = solution.value
