@@ -198,7 +198,7 @@ def _withdrawn(conditional: Result, headline: Result) -> str:
     if 2 * bad > d.num_resamples:
         return f"{bad} of {d.num_resamples} resamples have no estimate or one out of range"
     if d.specification.rejects():
-        return f"its mean contradicts level 4 ({d.specification})"
+        return f"its specification test rejects ({d.specification})"
     if headline.diagnostics.specification.rejects():
         return f"it needs level 4, which is rejected ({headline.diagnostics.specification})"
     return ""

@@ -368,16 +368,22 @@ def test_a_failed_estimate_is_written_with_exit_code_1(status, tmp_path, capsys)
     assert plot.stat().st_size > 1000
 
 
-def test_a_failed_level_3_beside_level_4_is_withdrawn(tmp_path, capsys):
+def test_a_rejected_level_3_beside_level_4_is_withdrawn(tmp_path, capsys):
     path, out = tmp_path / "rows.csv", tmp_path / "out.json"
-    pd.DataFrame(balanced()).to_csv(path, index=False)
+    # A continuous class: two classes cannot carry it.
+    rng = np.random.default_rng(0)
+    u, noise_z, noise_x, noise_y = rng.normal(size=(4, 3000))
+    columns = {"t": (rng.random(3000) < 1 / (1 + np.exp(-u))).astype(int), "z": u + noise_z / 2}
+    columns |= {"x": u + noise_x / 2, "y": columns["t"] + 2 * u + noise_y}
+    pd.DataFrame(columns).to_csv(path, index=False)
     options = ["--classes", "2", "--method", "spectral", *POINT, "--json", str(out)]
     assert cli.run(["fit", str(path), *ROLES, *options]) == 0
     saved = plain_json(out)
     assert (saved["level"], saved["law"], saved["share_harmed"]) == (4, None, None)
-    assert saved["diagnostics"]["level_3"]["status"] == "RANK_DEFICIENT"
-    assert "level 3 was withdrawn: RANK_DEFICIENT" in " ".join(saved["warnings"])
-    assert "level 3 was withdrawn: RANK_DEFICIENT" in " ".join(capsys.readouterr().out.split())
+    assert saved["diagnostics"]["level_3"]["diagnostics"]["specification"]["p_value"] < 0.05
+    reason = "level 3 was withdrawn: its specification test rejects"
+    assert reason in " ".join(saved["warnings"])
+    assert reason in " ".join(capsys.readouterr().out.split())
 
 
 # -------------------------------------------------------------------------------- what it gives
