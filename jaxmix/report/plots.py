@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_INK, _MUTED, _ACCENT = "#1b1b1b", "#8a8a8a", "#1f5fa8"
+INK, MUTED, ACCENT = "#1b1b1b", "#8a8a8a", "#1f5fa8"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,40 +81,41 @@ def effects(
     _forest(axes[0, 0], rows, unit)
     if law:
         _law(axes[0, 1], law, unit)
-    figure.suptitle(title, fontsize=11, color=_INK)
+    figure.suptitle(title, fontsize=11, color=INK)
     if note:
-        figure.supxlabel(textwrap.fill(note, 120 if law else 95), fontsize=8, color=_MUTED)
+        figure.supxlabel(textwrap.fill(note, 120 if law else 95), fontsize=8, color=MUTED)
     return figure
 
 
 def _forest(axes: Axes, rows: Sequence[ForestRow], unit: str) -> None:
-    colours = {"main": _ACCENT, "contrast": _MUTED, "class": _INK}
+    colours = {"main": ACCENT, "contrast": MUTED, "class": INK}
     for position, row in enumerate(rows):
         colour = colours[row.kind]
         if row.interval is not None:
             axes.plot(row.interval, [position, position], color=colour, lw=1.8)
         axes.plot([row.value], [position], "s" if row.kind == "class" else "o", color=colour, ms=6)
-    axes.axvline(0.0, color=_MUTED, lw=0.8, zorder=0)
+    axes.axvline(0.0, color=MUTED, lw=0.8, zorder=0)
     axes.set_yticks(range(len(rows)), [row.label for row in rows])
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlabel(f"effect on {unit}")
-    _plain(axes)
+    plain(axes)
 
 
 def _law(axes: Axes, law: tuple[Sequence[float], Sequence[float]], unit: str) -> None:
     positions, shares = law
-    axes.vlines(positions, 0.0, shares, color=_ACCENT, lw=3)
-    axes.plot(positions, shares, "o", color=_ACCENT, ms=6)
-    axes.axvline(0.0, color=_MUTED, lw=0.8, zorder=0)
+    axes.vlines(positions, 0.0, shares, color=ACCENT, lw=3)
+    axes.plot(positions, shares, "o", color=ACCENT, ms=6)
+    axes.axvline(0.0, color=MUTED, lw=0.8, zorder=0)
     axes.set_ylim(0.0, 1.05)
     axes.margins(x=0.2)
     axes.set_xlabel(f"class effect on {unit}")
     axes.set_ylabel("share of people")
-    _plain(axes)
+    plain(axes)
 
 
-def _plain(axes: Axes) -> None:
+def plain(axes: Axes, *, size: float = 9.0) -> None:
+    """Strip axes to two spines and few ticks, labelled at `size` points."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,g}")
     axes.locator_params(axis="x", nbins=6)
-    axes.tick_params(labelsize=9)
+    axes.tick_params(labelsize=size)
