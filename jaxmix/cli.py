@@ -28,6 +28,7 @@ from jaxmix.report.files import check_folder, write_whole
 from jaxmix.report.plots import ForestRow, figure_class
 from jaxmix.result import Result
 from jaxmix.status import InputError
+from jaxmix.study import commands as study_commands
 
 _QUIET_SECONDS = 2.0  # no progress bar for what is over sooner
 _FORMATS = ("png", "pdf", "svg")
@@ -201,6 +202,10 @@ def demo_lalonde(
 @demo_app.callback()
 def _demo() -> None:
     pass
+
+
+app.add_typer(study_commands.app, name="study")
+app.command("simulate")(study_commands.simulate_command)
 
 
 def _names(listed: str) -> list[str]:

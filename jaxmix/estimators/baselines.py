@@ -3,7 +3,8 @@
 Difference in means, regression and inverse probability weighting ignore hidden confounding;
 clustering needs classes that can be told apart; NN-PARAFAC needs level 2; plain EM needs many
 random starts (the last two are in `jaxmix.estimators.parafac`). Where an estimate is not defined
-(an arm without rows, a propensity of 0 or 1) a number is NaN, and a law carries NONFINITE.
+(an arm without rows, a propensity of 0 or 1) a number is NaN, and a law carries NONFINITE. The
+synthetic potential outcomes as published, with nothing truncated, are here for comparison too.
 """
 
 from __future__ import annotations
@@ -15,12 +16,16 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxmix.estimators import quadrature
+from jaxmix.estimators.bridge import target_x
 from jaxmix.estimators.parafac import em, law_of_means, nn_parafac
+from jaxmix.estimators.synthetic import moment_sequence, outcome_scale, standard_zxy
 from jaxmix.features import Views
-from jaxmix.mixture import EffectLaw
+from jaxmix.mixture import EffectLaw, range_status
 from jaxmix.moments import Moments
+from jaxmix.solvers.linalg import pinv
 from jaxmix.solvers.minimise import damped, minimise
-from jaxmix.status import Status, where
+from jaxmix.status import Status, settle, where, worst
 
 __all__ = [
     "cluster_then_adjust",
@@ -28,6 +33,7 @@ __all__ = [
     "em",
     "inverse_probability_weighting",
     "nn_parafac",
+    "published_synthetic",
     "regression_adjustment",
 ]
 
@@ -44,6 +50,59 @@ def difference_in_means(moments: Moments, *, arm: int = 1) -> Float[Array, ""]:
     """
     means = moments.y_by_arm / moments.arm_probabilities
     return means[arm] - means[0]
+
+
+@functools.partial(jax.jit, static_argnames=("k", "arm"))
+def published_synthetic(
+    moments: Moments, k: int, *, arm: int = 1
+) -> tuple[EffectLaw, Float[Array, ""]]:
+    """Estimate the effect law, and the average effect, by synthetic moments as published.
+
+    The recursion of `jaxmix.synthetic` with the plain pseudo-inverse ``M_zx,t^+`` in place of the
+    one of rank k, and Prony's method. Where both views have exactly k features the two agree;
+    with more, the pseudo-inverse divides by noise, however many the rows.
+
+    Assumes what level 3 does (`jaxmix.synthetic.effect_law`).
+
+    Parameters
+    ----------
+    moments
+        The moments of the data.
+    k
+        Number of classes.
+    arm
+        The arm compared with the control.
+
+    Returns
+    -------
+    EffectLaw
+        COMPLEX_SPECTRUM and OUT_OF_RANGE as `jaxmix.estimators.quadrature.prony` has them.
+    Array
+        The average effect, the first synthetic moment.
+
+    References
+    ----------
+    Mazaheri, Squires, Uhler (2025), AISTATS, arXiv 2405.19225.
+
+    Examples
+    --------
+    >>> import jax, jaxmix as jm
+    >>> counts = jm.populations.paper_main(0.5).counts(jax.random.key(0), 100_000)
+    >>> law, ate = published_synthetic(jm.moments.from_counts(counts), 2)
+    >>> bool(max(abs(law.effects[0] + 0.75), abs(law.effects[1] - 0.75)) < 0.05)
+    True
+    """
+    inverses = jax.vmap(lambda matrix: pinv(matrix).matrix)(moments.zx)
+    quotient = jnp.einsum("txz,tzj->txj", inverses, standard_zxy(moments), precision="highest")
+    values = moment_sequence(
+        quotient[arm] - quotient[0], moments.one_x, target_x(moments, "ATE", arm), 2 * k - 1
+    )
+    law = quadrature.prony(values)
+    scale = outcome_scale(moments)[1]
+    shares, effects = law.shares, law.effects * scale
+    status = worst(law.status, range_status(shares, effects, moments.range_y))
+    status = settle(status, (shares, effects))
+    return EffectLaw(shares, effects, status, law.stats), values[1] * scale
 
 
 @functools.partial(jax.jit, static_argnames="arm")

@@ -49,13 +49,23 @@ def _recursion(
     )
     x = target_x(moments, estimand, arm)
     means = centre + scale * (quotient @ moments.one_x) @ x
-    difference = quotient[arm] - quotient[0]
-    gamma = moments.one_x
-    values = [jnp.ones((), x.dtype)]
+    values = moment_sequence(quotient[arm] - quotient[0], moments.one_x, x, order)
+    return values, means, where(jnp.any(inverses.deficient), Status.RANK_DEFICIENT)
+
+
+def moment_sequence(
+    difference: Float[Array, "d_x d_x"],
+    one_x: Float[Array, " d_x"],
+    mean_x: Float[Array, " d_x"],
+    order: int,
+) -> Float[Array, " order+1"]:
+    """Return ``E[phi_x] . D^l 1`` for l = 0..order, with D the difference of two quotients."""
+    gamma = one_x
+    values = [jnp.ones((), mean_x.dtype)]
     for _ in range(order):
         gamma = difference @ gamma
-        values.append(x @ gamma)
-    return jnp.stack(values), means, where(jnp.any(inverses.deficient), Status.RANK_DEFICIENT)
+        values.append(mean_x @ gamma)
+    return jnp.stack(values)
 
 
 @functools.partial(jax.jit, static_argnames=("k", "order", "arm", "estimand"))

@@ -1,0 +1,183 @@
+"""Populations by name, as studies and `simulate` ask for them: checked, then built."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+from jaxtyping import Array
+
+from jaxmix.populations import KINDS, DiscretePopulation
+from jaxmix.study.methods import METHODS, Chosen
+from jaxmix.study.source import Source, check_type, suggest
+
+SEED = "population_seed"
+"""Parameter that fixes one random population; without it every replicate draws its own."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PopulationSpec:
+    """How a population is made: its kind with all parameters, defaults filled in.
+
+    Attributes
+    ----------
+    kind
+        A key of `jaxmix.populations.KINDS`.
+    parameters
+        Pairs of a name and a value, lists as tuples.
+    population_seed
+        For random kinds: the seed of one population; None draws one for every replicate.
+    num_classes
+        Classes of the population.
+    max_rank
+        Most classes that its views can tell apart.
+    is_table
+        Whether all of its columns are discrete.
+    """
+
+    kind: str
+    parameters: tuple[tuple[str, Any], ...]
+    population_seed: int | None
+    num_classes: int
+    max_rank: int
+    is_table: bool
+
+    @classmethod
+    def checked(
+        cls,
+        source: Source,
+        kind: str,
+        given: Mapping[str, Any],
+        factors: Mapping[str, Any],
+    ) -> PopulationSpec:
+        """Build the population once, and say on which line what is wrong with it."""
+
+        def place(name: str) -> tuple[str, ...]:
+            if name not in factors:
+                return ("population", name)
+            return ("grid" if name in source.data.get("grid", {}) else "zip", name)
+
+        known = parameters_of(source, kind)
+        for name, value in given.items():
+            if name not in known:
+                source.fail(place(name), f"{kind} has no parameter {name!r}{suggest(name, known)}")
+            check_type(source, place(name), value, _type_like(name, known[name]))
+        seed = given.get(SEED)
+        if seed is not None and seed < 0:
+            source.fail(place(SEED), f"{SEED} is {seed}; it has to be at least 0")
+        own = {n: _frozen(v) for n, v in given.items() if n != SEED}
+        filled = {n: _frozen(v) for n, v in known.items() if n != SEED} | own
+        spec = cls(kind, tuple(sorted(filled.items())), seed, 0, 0, False)
+        try:
+            population = spec.build(jax.random.key(seed or 0))
+        except (ValueError, TypeError) as error:
+            # Blame the parameter that the message names, else one that was given.
+            named = [name for name in given if name in str(error)]
+            blamed = [*named, *factors, *given, "kind"][0]
+            source.fail(place(blamed), f"{kind}: {' '.join(str(error).split())}")
+        shapes = jax.eval_shape(lambda: population.moments())
+        return dataclasses.replace(
+            spec,
+            num_classes=population.num_classes,
+            max_rank=shapes.max_rank,
+            is_table=isinstance(population, DiscretePopulation),
+        )
+
+    @property
+    def is_random(self) -> bool:
+        """Whether every replicate draws a population of its own."""
+        return takes_key(self.kind) and self.population_seed is None
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """Everything that determines the population, for its hash."""
+        return {"kind": self.kind, "seed": self.population_seed, **dict(self.parameters)}
+
+    @property
+    def builder(self) -> Callable[[Array], Any]:
+        """A function from a key to a population; equal for equal specs, as compilation wants."""
+        return functools.partial(_build, self.kind, self.parameters)
+
+    def build(self, key: Array | None = None) -> Any:
+        """Return the population; a fixed one from its own seed, a random one from `key`."""
+        if self.population_seed is not None:
+            key = jax.random.key(self.population_seed)
+        return _build(self.kind, self.parameters, key)
+
+    def check_method(self, source: Source, chosen: Chosen, k: int, intervals: str | bool) -> None:
+        """Refuse an estimator that cannot run on this population."""
+        method, place = METHODS[chosen.method], ("estimators",)
+        options = dict(chosen.options)
+        loss = options.get("loss", "kl")
+        by_likelihood = chosen.method == "factorization" and loss == "kl"
+        if (method.needs_table or by_likelihood) and not self.is_table:
+            others = "spectral, synthetic or bridge"
+            if by_likelihood:
+                others = f'loss = "gmm" under [options.{chosen.label}]'
+            source.fail(place, f"{chosen.label} needs a population whose columns are all discrete, "
+                        f"and {self.kind} is not; use {others}")  # fmt: skip
+        ranked = method.needs_rank or (chosen.method == "factorization" and loss != "kl")
+        if ranked and k > self.max_rank:
+            source.fail(place, f"{chosen.label} can tell apart at most {self.max_rank} classes "
+                        f"with the proxies of {self.kind}, not {k}; use more levels")  # fmt: skip
+        if intervals == "bootstrap" and not self.is_table:
+            source.fail(("intervals", "kind"), "the bootstrap resamples tables, and "
+                        f"{self.kind} has none; use kind = \"delta\"")  # fmt: skip
+
+
+def takes_key(kind: str) -> bool:
+    """Whether a kind of population is drawn at random."""
+    return next(iter(inspect.signature(KINDS[kind]).parameters), "") == "key"
+
+
+def parameters_of(source: Source, kind: Any) -> dict[str, Any]:
+    """Return the parameters of a kind with their defaults."""
+    if kind not in KINDS:
+        names = ", ".join(sorted(KINDS))
+        what = "the kind of the population is missing" if kind is None else f"no kind {kind!r}"
+        place = ("population",) if kind is None else ("population", "kind")
+        source.fail(place, f"{what}; use one of {names}")
+    parameters = inspect.signature(KINDS[kind]).parameters
+    found = {n: p.default for n, p in parameters.items() if n != "key"}
+    return found | ({SEED: None} if takes_key(kind) else {})
+
+
+def _build(kind: str, parameters: tuple[tuple[str, Any], ...], key: Array | None) -> Any:
+    arguments = dict(parameters)
+    return KINDS[kind](key, **arguments) if takes_key(kind) else KINDS[kind](**arguments)
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(_frozen(v) for v in value) if isinstance(value, (list, tuple)) else value
+
+
+def _type_like(name: str, default: Any) -> Any:
+    """Return the type that a parameter takes: its default's; None stands for numbers or lists."""
+    if name == SEED:
+        return int
+    for kind in (bool, int, float, str):
+        if isinstance(default, kind):
+            return kind
+    return (float, list)
+
+
+def population_of_file(path: str) -> PopulationSpec:
+    """Read a population from a TOML file: its ``kind`` and parameters, in or out of a table.
+
+    Raises
+    ------
+    InputError
+        As for a study's ``[population]``.
+    """
+    source = Source.read(path)
+    if not isinstance(source.data.get("population"), dict):
+        source = dataclasses.replace(
+            source, data={"population": source.data}, implied=("population",)
+        )
+    given = dict(source.data["population"])
+    kind = given.pop("kind", None)
+    return PopulationSpec.checked(source, kind, given, {})

@@ -1,0 +1,101 @@
+"""A study from its configuration to its folder."""
+
+from __future__ import annotations
+
+import pathlib
+import time
+from collections.abc import Callable
+from typing import Any
+
+from jaxmix.study import summary
+from jaxmix.study.config import Cell, Config
+from jaxmix.study.store import Store, parquet
+from jaxmix.study.sweep import blocks
+
+Progress = Callable[[int, int], None]
+"""Called with the number of complete cells, and of replicates computed by this process."""
+
+
+def run(
+    config: Config,
+    folder: str | pathlib.Path,
+    *,
+    chunk_size: int | None = None,
+    progress: Progress | None = None,
+) -> list[dict[str, Any]]:
+    """Compute the cells that are missing, and write the summary.
+
+    Killed at any moment it loses the running cell at most; called again it goes on. Several
+    processes may share a folder: each takes cells that no other has.
+
+    Parameters
+    ----------
+    config
+        From `load`.
+    folder
+        Where the study is kept; made where it does not exist.
+    chunk_size
+        Replicates computed at once; by default as many as memory likes. It changes no draw.
+    progress
+        Called as the work goes on.
+
+    Returns
+    -------
+    list
+        The lines of ``summary.csv``, as dicts.
+
+    Raises
+    ------
+    InputError
+        For the folder of another study.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> from jaxmix import study
+    >>> text = '''
+    ... name = "tiny"
+    ... seed = 1
+    ... num_replicates = 50
+    ... num_rows = 10000
+    ... estimators = ["synthetic"]
+    ... [population]
+    ... kind = "paper_main"
+    ... '''
+    >>> with tempfile.TemporaryDirectory() as place:
+    ...     path = pathlib.Path(place, "tiny.toml")
+    ...     _ = path.write_text(text)
+    ...     lines = study.run(study.load(path), pathlib.Path(place, "out"))
+    >>> [round(line["value"], 1) for line in lines if line["metric"] == "effect_2_mean"]
+    [0.8]
+    """
+    parquet()
+    store = Store(pathlib.Path(folder), config)
+    store.open()
+    computed = 0
+
+    def report(more: int = 0) -> None:
+        nonlocal computed
+        computed += more
+        if progress is not None:
+            progress(store.num_done(), computed)
+
+    def compute(cell: Cell) -> None:
+        begin = time.perf_counter()
+        with store.writer(cell) as writer:
+            for block in blocks(config, cell, chunk_size=chunk_size):
+                writer.write(block)
+                report(len(block.truth.ate))
+        store.note(cell, time.perf_counter() - begin)
+
+    report()
+    # Once past the cells that nobody works on; then wait for those that others had.
+    for wait in (False, True):
+        for cell in config.cells:
+            if not store.is_done(cell):
+                with store.claim(cell, wait=wait) as mine:
+                    if mine:
+                        compute(cell)
+                report()
+    store.tidy()
+    return summary.write(store)

@@ -1,0 +1,162 @@
+"""A TOML file with overrides, and the line on which each of its keys stands."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import pathlib
+import re
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NoReturn
+
+from jaxmix.status import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A parsed file that knows where its keys are.
+
+    Attributes
+    ----------
+    path
+        Of the file, as it was given.
+    data
+        The file with overrides.
+    text
+        The file as it stands.
+    overridden
+        Keys that an override replaced.
+    implied
+        Tables that the keys are in, but the file does not write.
+    """
+
+    path: str
+    data: dict[str, Any]
+    text: str
+    overridden: frozenset[tuple[str, ...]] = frozenset()
+    implied: tuple[str, ...] = ()
+
+    @classmethod
+    def read(cls, path: str | pathlib.Path, overrides: Sequence[str] = ()) -> Source:
+        """Read a file and apply ``"key=value"`` overrides."""
+        try:
+            text = pathlib.Path(path).read_text(encoding="utf-8")
+        except OSError as error:
+            raise InputError(f"{str(path)!r} cannot be read ({error.strerror})") from None
+        except UnicodeDecodeError:
+            raise InputError(f"{str(path)!r} is not a text file in UTF-8") from None
+        try:
+            data = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise InputError(f"{path} is no valid TOML: {error}") from None
+        overridden = set()
+        for override in overrides:
+            keys, value = _parse(override)
+            _replace(data, keys, value, override)
+            overridden.add(keys)
+        return cls(str(path), data, text, frozenset(overridden))
+
+    def where(self, keys: tuple[str, ...]) -> str:
+        """Return the place of a key, for a message: the override, or the line of the file."""
+        for length in range(len(keys), 0, -1):
+            if keys[:length] in self.overridden:
+                return f"--set {'.'.join(keys[:length])}"
+        line = line_of(self.text, keys[len(self.implied) :])
+        return self.path if line is None else f"{self.path}, line {line}"
+
+    def fail(self, keys: tuple[str, ...], message: str) -> NoReturn:
+        """Raise an error about a key, with its place."""
+        raise InputError(f"{self.where(keys)}: {message}")
+
+
+def line_of(text: str, keys: tuple[str, ...]) -> int | None:
+    r"""Return the line (from 1) on which a key, or else its table, is set; None where neither is.
+
+    Examples
+    --------
+    >>> line_of("a = 1\n[grid]\nb = [1]\n", ("grid", "b"))
+    3
+    """
+    table: tuple[str, ...] = ()
+    best, best_line = 0, None
+    for number, line in enumerate(text.splitlines(), 1):
+        header = re.match(r"\s*\[\[?\s*([^\]]+?)\s*\]\]?", line)
+        assignment = re.match(r"\s*([\w.\"'-]+)\s*=", line)
+        if header and not assignment:
+            here = table = _split(header.group(1))
+        elif assignment:
+            here = (*table, *_split(assignment.group(1)))
+        else:
+            continue
+        if here == keys[: len(here)] and len(here) > best:
+            best, best_line = len(here), number
+    return best_line
+
+
+def _split(dotted: str) -> tuple[str, ...]:
+    return tuple(part.strip().strip("\"'") for part in dotted.split("."))
+
+
+def _parse(override: str) -> tuple[tuple[str, ...], Any]:
+    name, equals, text = override.partition("=")
+    if not equals or not name.strip():
+        raise InputError(f"--set {override!r}: write key=value, as in num_replicates=20")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()  # a text without its quotes, which a shell has eaten
+    return _split(name), value
+
+
+def _replace(data: dict[str, Any], keys: tuple[str, ...], value: Any, override: str) -> None:
+    table: Any = data
+    for key in keys[:-1]:
+        table = table.setdefault(key, {})
+        if not isinstance(table, dict):
+            raise InputError(f"--set {override}: {key!r} is not a table of the file")
+    table[keys[-1]] = value
+
+
+def check_keys(
+    source: Source, table: tuple[str, ...], found: Mapping[str, Any], known: Mapping[str, Any]
+) -> None:
+    """Refuse keys of a table that do not exist, and values of another type."""
+    for key, value in found.items():
+        if key not in known:
+            source.fail((*table, key), f"unknown key {key!r}{suggest(key, known)}")
+        check_type(source, (*table, key), value, known[key])
+
+
+def suggest(word: str, known: Iterable[str]) -> str:
+    """Return the names there are, for the end of a message, and the one that was meant perhaps."""
+    known = list(known)
+    close = difflib.get_close_matches(word, known, 1)
+    names = ", ".join(sorted(known))
+    return f"; did you mean {close[0]!r}? (known: {names})" if close else f"; known are {names}"
+
+
+def check_type(source: Source, keys: tuple[str, ...], value: Any, wanted: Any) -> None:
+    """Refuse a value of another type; a whole number may stand for a real one."""
+    kinds = wanted if isinstance(wanted, tuple) else (wanted,)
+    fits = any(
+        isinstance(value, (int, float) if kind is float else kind)
+        and (kind is bool or not isinstance(value, bool))
+        for kind in kinds
+    )
+    if not fits:
+        words = " or ".join(_WORDS[kind] for kind in kinds)
+        source.fail(keys, f"{keys[-1]} is {value!r}; it has to be {words}")
+
+
+_WORDS = {
+    str: "a text in quotes", int: "a whole number", float: "a number", bool: "true or false",
+    list: "a list in brackets", dict: "a table",
+}  # fmt: skip
+
+
+def check_among(source: Source, keys: tuple[str, ...], value: Any, allowed: Iterable[Any]) -> None:
+    """Refuse a value that is not one of those allowed."""
+    allowed = list(allowed)
+    if value not in allowed:
+        source.fail(keys, f"{keys[-1]} is {value!r}; use one of {', '.join(map(repr, allowed))}")

@@ -1,0 +1,275 @@
+"""The replicates of a cell: drawn by index, estimated in chunks, on all devices.
+
+Replicate i of a cell has the key ``fold_in(cell, i)``, the cell's own key being the hash of what
+determines its data. Nothing else enters a draw: not the chunk, not the device, not the order of
+cells, nor which estimators look at the data.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import zlib
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, PartitionSpec
+from jaxtyping import Array, Int
+
+from jaxmix import moments as moments_
+from jaxmix.estimators.factorization import counts_of
+from jaxmix.inference.asymptotic import delta_covariance
+from jaxmix.moments import Moments
+from jaxmix.solvers.sampling import multinomial
+from jaxmix.study.config import Cell, Config, Intervals
+from jaxmix.study.methods import Chosen, Estimated
+
+_MAX_CHUNK = 16_384
+_CHUNK_NUMBERS = 1 << 23  # numbers of data held at once (64 MiB in float64)
+
+
+class Truth(NamedTuple):
+    """What is to be estimated, and how well that can be done.
+
+    Attributes
+    ----------
+    ate
+        The average effect.
+    effects, shares
+        ``(k,)`` by increasing effect.
+    bound_ate, bound_error
+        Smallest variances: of the average effect, and summed over effects and shares; NaN where
+        no bound was asked for.
+    """
+
+    ate: Any
+    effects: Any
+    shares: Any
+    bound_ate: Any
+    bound_error: Any
+
+
+class Spread(NamedTuple):
+    """Standard errors and bounds of intervals, each an `Estimated` without its status."""
+
+    se: tuple[Array, Array, Array]
+    lower: tuple[Array, Array, Array]
+    upper: tuple[Array, Array, Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What a chunk computes; hashable, so that equal plans are one compiled program.
+
+    Attributes
+    ----------
+    estimators
+        Methods with their options.
+    num_classes
+        Classes that are fitted.
+    intervals
+        Or None.
+    bound
+        Whether bounds are computed.
+    build
+        From a key to a population where every replicate has its own; else None.
+    num_rows
+        Rows, where the program depends on them; None where they are an argument.
+    """
+
+    estimators: tuple[Chosen, ...]
+    num_classes: int
+    intervals: Intervals | None
+    bound: bool
+    build: Callable[[Array], Any] | None
+    num_rows: int | None
+
+
+class Block(NamedTuple):
+    """The replicates of one chunk, on the host.
+
+    Attributes
+    ----------
+    start
+        Index of the first.
+    truth
+        With a leading axis of replicates.
+    estimates
+        For each estimator an `Estimated` with that axis.
+    spreads
+        For each estimator a `Spread`, or None.
+    """
+
+    start: int
+    truth: Truth
+    estimates: list[Estimated]
+    spreads: list[Spread | None]
+
+
+def cell_key(cell: Cell) -> Array:
+    """Return the key of a cell: the first 64 bits of its hash (threefry)."""
+    words = np.array([int(cell.draw_hash[:8], 16), int(cell.draw_hash[8:16], 16)], np.uint32)
+    return jax.random.wrap_key_data(jnp.asarray(words), impl="threefry2x32")
+
+
+def blocks(config: Config, cell: Cell, *, chunk_size: int | None = None) -> Iterator[Block]:
+    """Yield the replicates of a cell in order, a chunk at a time.
+
+    Parameters
+    ----------
+    config, cell
+        The study and one of its cells.
+    chunk_size
+        Replicates computed at once, over all devices; by default as many as memory likes.
+    """
+    spec, devices = cell.population, jax.local_device_count()
+    population = None if spec.is_random else spec.build()
+    plan = Plan(
+        config.estimators,
+        cell.num_classes,
+        config.intervals,
+        config.bound,
+        spec.builder if spec.is_random else None,
+        None if spec.is_table else cell.num_rows,
+    )
+    chunk = chunk_size or config.chunk_size or _chunk(cell, config)
+    # Chunks of one size are one program: as equal as they can be, the surplus is cut off.
+    number = -(-config.num_replicates // min(chunk, config.num_replicates))
+    chunk = -(-config.num_replicates // number)
+    chunk = -(-chunk // devices) * devices
+    truth = None
+    if population is not None:
+        truth = jax.tree.map(np.asarray, _truth(population, cell.num_rows, config.bound))
+    key = jax.random.key_data(cell_key(cell))
+    rows = jnp.asarray(cell.num_rows, float)
+
+    def launch(start: int) -> Any:
+        return _chunk_of(population, key, rows, start + jnp.arange(chunk), plan, devices)
+
+    starts = range(0, config.num_replicates, chunk)
+    pending = launch(0)
+    for start in starts:
+        # The next chunk is computed while this one is written.
+        current, pending = pending, (launch(start + chunk) if start + chunk < starts.stop else None)
+        size = min(chunk, config.num_replicates - start)
+        own, estimates, spreads = _on_host(current, size)
+        if truth is not None:
+            own = Truth(*(np.broadcast_to(part, (size, *part.shape)) for part in truth))
+        yield Block(start, own, estimates, spreads)
+
+
+def _on_host(results: Any, size: int) -> Any:
+    """Return the first replicates of a chunk as numpy arrays; this waits for the device."""
+    return jax.tree.map(lambda leaf: np.asarray(leaf)[:size], results)
+
+
+def _chunk(cell: Cell, config: Config) -> int:
+    """Return how many replicates to hold at once."""
+    shapes = jax.eval_shape(lambda: cell.population.build(jax.random.key(0)).moments())
+    numbers = shapes.tensor.size * 8
+    if not cell.population.is_table:
+        numbers += cell.num_rows * sum(shapes.tensor.shape[1:]) * 2
+    if config.intervals is not None:
+        many = config.intervals.kind == "bootstrap"
+        numbers *= config.intervals.num_resamples if many else shapes.tensor.size
+    return int(np.clip(_CHUNK_NUMBERS // numbers, 1, _MAX_CHUNK))
+
+
+@functools.partial(jax.jit, static_argnames="bound")
+def _truth(population: Any, num_rows: Array | int, bound: bool) -> Truth:
+    law = population.law
+    limits = (jnp.full((), jnp.nan, law.effects.dtype),) * 2
+    if bound:
+        best = population.efficiency_bound(num_rows)
+        limits = (best.ate, best.error)
+    return Truth(population.ate, law.effects, law.shares, *limits)
+
+
+@functools.partial(jax.jit, static_argnames=("plan", "devices"))
+def _chunk_of(
+    population: Any,
+    key: Array,
+    num_rows: Array,
+    indices: Int[Array, " c"],
+    plan: Plan,
+    devices: int,
+) -> Any:
+    def on_one_device(population: Any, key: Array, num_rows: Array, own: Array) -> Any:
+        cell = jax.random.wrap_key_data(key, impl="threefry2x32")
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(cell, own)
+        return jax.vmap(lambda key: _replicate(population, key, num_rows, plan))(keys)
+
+    if devices == 1:
+        return on_one_device(population, key, num_rows, indices)
+    # Each device runs the whole program on its share: loops that end with their slowest
+    # replicate then wait for those on their own device only.
+    whole, split = PartitionSpec(), PartitionSpec("replicates")
+    return jax.shard_map(
+        on_one_device,
+        mesh=Mesh(np.array(jax.local_devices()), ("replicates",)),
+        in_specs=(whole, whole, whole, split),
+        out_specs=split,
+        check_vma=False,
+    )(population, key, num_rows, indices)
+
+
+def _replicate(population: Any, key: Array, num_rows: Array, plan: Plan) -> Any:
+    """Draw one data set and let every estimator see it."""
+    of_data, of_fits, of_population = (jax.random.fold_in(key, i) for i in range(3))
+    truth = None
+    if plan.build is not None:
+        population = plan.build(of_population)
+        truth = _truth(population, num_rows, plan.bound)
+    n = num_rows if plan.num_rows is None else plan.num_rows
+    by_delta = plan.intervals is not None and plan.intervals.kind == "delta"
+    weighted = any(("loss", "gmm") in chosen.options for chosen in plan.estimators)
+    moments = population.sample_moments(of_data, n, covariance=by_delta or weighted)
+    estimates, spreads = [], []
+    for chosen in plan.estimators:
+        # By its label, so that another estimator beside it changes nothing.
+        own = jax.random.fold_in(of_fits, zlib.crc32(chosen.label.encode()))
+        estimates.append(chosen(moments, plan.num_classes, own))
+        spreads.append(_spread(chosen, moments, estimates[-1], own, plan))
+    return truth, estimates, spreads
+
+
+def _spread(
+    chosen: Chosen, moments: Moments, estimate: Estimated, key: Array, plan: Plan
+) -> Spread | None:
+    intervals, k = plan.intervals, plan.num_classes
+    if intervals is None:
+        return None
+    sizes = np.cumsum([1, estimate.effects.size])
+
+    def vector(estimate: Estimated) -> Array:
+        return jnp.concatenate([estimate.ate[None], estimate.effects, estimate.shares])
+
+    def parts(flat: Array) -> tuple[Array, Array, Array]:
+        ate, effects, shares = jnp.split(flat, sizes)
+        return ate[0], effects, shares
+
+    if intervals.kind == "delta":
+        covariance = delta_covariance(lambda m: vector(chosen(m, k, key)), moments)
+        se = jnp.sqrt(jnp.diagonal(covariance))
+        quantile = jax.scipy.stats.norm.ppf(0.5 + intervals.confidence / 2).astype(se.dtype)
+        middle = vector(estimate)
+        return Spread(parts(se), parts(middle - quantile * se), parts(middle + quantile * se))
+    counts = counts_of(moments)
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(intervals.num_resamples))
+    tables = multinomial(keys, counts.sum(), counts.reshape(-1))
+    weighted = ("loss", "gmm") in chosen.options
+
+    def resample(cells: Array, own: Array) -> Array:
+        table = moments_.from_counts(
+            cells.reshape(counts.shape), moments.value_y, covariance=weighted
+        )
+        return vector(chosen(table, k, own))
+
+    draws = jax.vmap(resample)(tables, keys)
+    # Resamples without a number are left out, as `fit` does; where all are, so is the interval.
+    tail = (1 - intervals.confidence) / 2
+    lower, upper = jnp.nanquantile(draws, jnp.array([tail, 1 - tail]), axis=0)
+    return Spread(parts(jnp.nanstd(draws, axis=0, ddof=1)), parts(lower), parts(upper))
