@@ -1,6 +1,30 @@
 """Populations with known truth: exact joint laws, moments, effect laws and samplers."""
 
+from collections.abc import Callable
+from typing import Any
+
+from jaxmix.populations.blocks import block, level4_testable
+from jaxmix.populations.bounds import EfficiencyBound
 from jaxmix.populations.discrete import DiscretePopulation
+from jaxmix.populations.draws import random_discrete
 from jaxmix.populations.paper import paper_appendix, paper_main
 
-__all__ = ["DiscretePopulation", "paper_appendix", "paper_main"]
+KINDS: dict[str, Callable[..., Any]] = {
+    "paper_main": paper_main,
+    "paper_appendix": paper_appendix,
+    "random_discrete": random_discrete,
+    "block": block,
+    "level4_testable": level4_testable,
+}
+"""Every kind of population by its name; `random_discrete` takes a key first."""
+
+__all__ = [
+    "KINDS",
+    "DiscretePopulation",
+    "EfficiencyBound",
+    "block",
+    "level4_testable",
+    "paper_appendix",
+    "paper_main",
+    "random_discrete",
+]

@@ -32,7 +32,7 @@ _STIRLING_TAIL = np.array(
 
 
 @jax.jit
-def multinomial(keys: Array, n: Array | float, p: Float[Array, " m"]) -> Float[Array, "r m"]:
+def multinomial(keys: Array, n: Array | float, p: Float[Array, "*r m"]) -> Float[Array, "r m"]:
     """Draw tables of the counts of n independent categorical draws.
 
     Parameters
@@ -41,9 +41,10 @@ def multinomial(keys: Array, n: Array | float, p: Float[Array, " m"]) -> Float[A
         ``(r,)`` JAX keys, one for each table. Give many at once: the few draws that a first
         attempt leaves open are gathered over all tables.
     n
-        Number of draws in each table, a whole number up to 2^53 in float64.
+        Number of draws in each table, a whole number up to 2^53 in float64; one for all, or
+        ``(r,)``.
     p
-        ``(m,)`` probabilities, in any scale; a cell of probability 0 stays empty.
+        ``(m,)`` probabilities, in any scale, or ``(r, m)``; a cell of probability 0 stays empty.
 
     Returns
     -------
@@ -59,14 +60,15 @@ def multinomial(keys: Array, n: Array | float, p: Float[Array, " m"]) -> Float[A
     >>> counts.sum(1).tolist(), counts[:, 1].tolist()
     ([100.0, 100.0, 100.0], [0.0, 0.0, 0.0])
     """
-    r, m = keys.shape[0], p.shape[0]
+    r, m = keys.shape[0], p.shape[-1]
     depth = max(m - 1, 0).bit_length()
+    totals = jnp.broadcast_to(jnp.asarray(n, p.dtype), (r,))
     if depth == 0:
-        return jnp.full((r, 1), n, p.dtype)
-    sums = jnp.zeros(2**depth, p.dtype).at[:m].set(p)
+        return totals[:, None]
+    sums = jnp.zeros((*p.shape[:-1], 2**depth), p.dtype).at[..., :m].set(p)
     shares = []  # of the left half, from the last level to the first
     for _ in range(depth):
-        left, sums = sums[0::2], sums[0::2] + sums[1::2]
+        left, sums = sums[..., 0::2], sums[..., 0::2] + sums[..., 1::2]
         shares.append(jnp.where(sums > 0, left / jnp.where(sums > 0, sums, 1.0), 0.0))
 
     def split(whole: Array, number: Array | int, share: Array) -> Array:
@@ -76,8 +78,13 @@ def multinomial(keys: Array, n: Array | float, p: Float[Array, " m"]) -> Float[A
 
     # Padded to the width of the last level, the levels are one loop body to compile.
     width = 2 ** (depth - 1)
-    padded = jnp.stack([jnp.pad(share, (0, width - len(share))) for share in shares[::-1]])
-    counts = jnp.zeros((r, 2 * width), p.dtype).at[:, 0].set(n)
+    padded = jnp.stack(
+        [
+            jnp.zeros((*p.shape[:-1], width), p.dtype).at[..., : share.shape[-1]].set(share)
+            for share in shares[::-1]
+        ]
+    )
+    counts = jnp.zeros((r, 2 * width), p.dtype).at[:, 0].set(totals)
     counts, _ = jax.lax.scan(
         lambda counts, level: (split(counts[:, :width], *level), None),
         counts,
