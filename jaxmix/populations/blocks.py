@@ -190,8 +190,10 @@ def numbers(name: str, values: object, length: int) -> Float[Array, " k"]:
 
 def check_shares(shares: Float[Array, " k"]) -> None:
     """Raise ValueError for shares that are negative or all zero."""
-    if is_concrete(shares) and not (bool((shares >= 0).all()) and float(shares.sum()) > 0):
-        raise ValueError(f"shares are {shares.tolist()}: use numbers from 0, not all of them 0")
+    if is_concrete(shares):
+        known = np.asarray(shares)
+        if not ((known >= 0).all() and known.sum() > 0):
+            raise ValueError(f"shares are {known.tolist()}: use numbers from 0, not all of them 0")
 
 
 def _profiles(k: int, name: str, d: int | None, strength: float) -> Float[Array, "k d"]:

@@ -6,6 +6,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from jaxmix.solvers.linalg import cutoff
@@ -122,6 +123,8 @@ def check_range(name: str, value: object, low: float, high: float) -> None:
     """Raise ValueError for a number, or any number of a list, outside its range."""
     if not is_concrete(value):
         return
-    for number in jnp.ravel(jnp.asarray(value)).tolist():
+    # Looked at by numpy: under `jit` an operation of JAX on a known number is itself unknown.
+    for number in np.ravel(np.asarray(value)).tolist():
         if not low <= number <= high:
-            raise ValueError(f"{name} is {number:.6g}: use a number from {low:g} to {high:g}")
+            allowed = f"from {low:g} to {high:g}" if high < np.inf else f"of at least {low:g}"
+            raise ValueError(f"{name} is {number:.6g}: use a number {allowed}")

@@ -13,7 +13,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int
 
 from jaxmix.mixture import EffectLaw
-from jaxmix.moments import Moments, from_counts, of_population
+from jaxmix.moments import Moments, from_counts
 from jaxmix.populations.bounds import EfficiencyBound, bound, checked_level
 from jaxmix.solvers.sampling import multinomial
 
@@ -84,9 +84,9 @@ class DiscretePopulation:
         """Return ``P(T, Z, X, Y)``."""
         return _joint(self.shares, self.zt, self.x, self.y)
 
-    def moments(self) -> Moments:
-        """Return the exact moments."""
-        return of_population(self.joint(), self.outcome_values)
+    def moments(self, *, covariance: bool = False) -> Moments:
+        """Return the exact moments, with the exact covariance of one row's on request."""
+        return from_counts(self.joint(), self.outcome_values, jnp.inf, covariance=covariance)
 
     @property
     def class_means(self) -> Float[Array, "a k"]:
