@@ -24,14 +24,14 @@ from jaxmix.plan import Estimator, plan
 from jaxmix.result import Classes, Estimate, PerClass, Result
 from jaxmix.status import InputError, Status
 
-# Resamples that end so have no estimate; out of range, they have one, and leaving it out would
-# make intervals look better than they are.
-_NO_ESTIMATE = (
+NO_ESTIMATE = (
     Status.COMPLEX_SPECTRUM,
     Status.INDEFINITE_MOMENTS,
     Status.RANK_DEFICIENT,
     Status.NONFINITE,
 )
+"""Resamples that end so have no estimate; out of range, they have one, and leaving it out would
+make intervals look better than they are."""
 
 
 _REFINED = (Status.COMPLEX_SPECTRUM, Status.INDEFINITE_MOMENTS, Status.OUT_OF_RANGE)
@@ -346,7 +346,7 @@ class _Run:
             progress=self.progress,
         )
         statuses = np.asarray(draws["status"])
-        usable = ~np.isin(statuses, [int(s) for s in _NO_ESTIMATE])
+        usable = ~np.isin(statuses, [int(s) for s in NO_ESTIMATE])
         ambiguous = np.zeros(len(statuses), bool)
         if "profile" in draws:
             order, unclear = _align(draws["profile"], point["profile"])

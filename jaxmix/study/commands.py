@@ -132,7 +132,10 @@ def simulate_command(
     """Draw a table of rows from a population whose truth is known."""
     if rows < 1:
         raise InputError(f"-n is {rows}; it has to be at least 1")
+    if not 0 <= seed < 1 << 63:
+        raise InputError(f"--seed is {seed}; it lies between 0 and 2^63 - 1")
     check_folder(output)
+    simulate.check_ending(output)
     spec = population_of_file(str(population))
     drawn = simulate.draw(spec, rows, seed, with_class=with_class)
     simulate.write(drawn.columns, output)
@@ -162,7 +165,8 @@ def _show(store: study.Store, lines: list[dict[str, Any]]) -> None:
         cells = shown.setdefault(key, {"failed": f"{line['num_failed']}/{line['num_replicates']}"})
         cells[line["metric"]] = _with_error(line["value"], line["mc_se"])
     wanted = ["failed", "error_median", "error_trimmed", "efficiency", "ate_bias", "ate_rmse"]
-    wanted += sorted({m for cells in shown.values() for m in cells if m.startswith("coverage_")})
+    every = {metric for cells in shown.values() for metric in cells}
+    wanted += sorted(m for m in every if m.startswith("coverage_") and not m.endswith("_usable"))
     wanted = [m for m in wanted if any(m in cells for cells in shown.values())]
     rows = [(*key, *(cells.get(m, "-") for m in wanted)) for key, cells in shown.items()]
     headings = [name.replace("_", " ") for name in (*factors, *wanted)]
@@ -189,17 +193,17 @@ def _progress(cells: int, replicates: int) -> Iterator[study.Progress]:
     )
     started = time.monotonic()
     task = bar.add_task("", total=cells * replicates, cell=0, cells=cells, rate="-")
-    first: list[int] = []
+    first: int | None = None
 
     def update(done: int, computed: int) -> None:
-        # What was there when this began, or another process did, took no time of ours.
-        first.append(done)
+        nonlocal first
+        first = done if first is None else first
         seconds = time.monotonic() - started
         if seconds > _QUIET_SECONDS and console.is_terminal:
             bar.start()
         bar.update(
             task,
-            completed=max(done * replicates, first[0] * replicates + computed),
+            completed=max(done, first) * replicates + computed % replicates,
             cell=min(done + 1, cells),
             rate=number(computed / seconds, 3) if computed else "-",
         )

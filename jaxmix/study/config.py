@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import hashlib
 import itertools
 import json
@@ -14,19 +13,23 @@ from typing import Any
 import jax.numpy as jnp
 
 from jaxmix.status import InputError
-from jaxmix.study.methods import METHODS, Chosen
+from jaxmix.study.choices import (
+    Intervals,
+    check_figure,
+    check_name,
+    estimators_of,
+    intervals_of,
+)
+from jaxmix.study.methods import Chosen
 from jaxmix.study.population import PopulationSpec, parameters_of
-from jaxmix.study.source import Source, check_among, check_keys, check_type, suggest
-
-INTERVALS = ("delta", "bootstrap")
-FIGURES = ("curves", "histograms")
+from jaxmix.study.source import Source, check_keys, check_type, suggest
 
 _TOP = {
     "name": str,
     "seed": int,
     "num_replicates": int,
     "num_rows": int,
-    "num_classes": int,
+    "fitted_classes": int,
     "estimators": list,
     "chunk_size": int,
     "bound": bool,
@@ -37,33 +40,16 @@ _TOP = {
     "intervals": dict,
     "figure": (dict, list),
 }
-_INTERVALS = {"kind": str, "confidence": float, "num_resamples": int}
-_FIGURE = {
-    "kind": str, "title": str, "x": str, "metrics": list, "estimators": list, "log_x": bool,
-    "log_y": bool, "x_label": str, "note": str, "file": str,
-}  # fmt: skip
-_CELL_NUMBERS = ("num_rows", "num_classes")
+_CELL_NUMBERS = ("num_rows", "fitted_classes")
+_MOST_ROWS = 1 << 53  # counts beyond are not whole in float64
+_MOST_SEED = 1 << 63
+RESULTS = frozenset({
+    "cell", "estimator", "replicate", "status", "ate", "error", "effects", "shares",
+    "bound_ate", "bound_error", "num_replicates", "num_failed", "metric", "value", "mc_se",
+})  # fmt: skip
+"""Columns of the replicate tables and of the summary."""
+
 _DRAWS = 1  # raised when the same configuration would draw or store other numbers
-
-
-@dataclasses.dataclass(frozen=True)
-class Intervals:
-    """How replicates get intervals.
-
-    Attributes
-    ----------
-    kind
-        ``"delta"``: normal, by the delta method; ``"bootstrap"``: percentiles of multinomial
-        resamples of the table.
-    confidence
-        Of the intervals.
-    num_resamples
-        For the bootstrap.
-    """
-
-    kind: str
-    confidence: float = 0.95
-    num_resamples: int = 200
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,7 +134,8 @@ def load(path: str | pathlib.Path, overrides: Sequence[str] = ()) -> Config:
     path
         The file: ``name``, ``seed``, ``num_replicates``, ``estimators``, ``num_rows``, a table
         ``[population]`` with its ``kind``, and ``[grid]`` or ``[zip]`` with lists of values of
-        anything in the population, ``num_rows`` or ``num_classes``.
+        anything in the population, ``num_rows`` or ``fitted_classes`` (the population's own number
+        by default).
     overrides
         ``"key=value"`` texts that replace keys, dotted for tables (``population.xy_strength=1``).
 
@@ -190,23 +177,28 @@ def from_source(source: Source) -> Config:
     for name in ("name", "seed", "num_replicates", "estimators", "population"):
         if name not in data:
             raise InputError(f"{source.path}: the key {name!r} is missing; add {_HINTS[name]}")
-    name = data["name"]
-    if not name or not all(c.isalnum() or c in "-_." for c in name):
-        source.fail(("name",), f"name is {name!r}; use letters, digits, '-', '_' and '.'")
+    check_name(source, ("name",), data["name"])
     for key, least in (
-        ("num_replicates", 1), ("seed", 0), ("num_rows", 1), ("num_classes", 1), ("chunk_size", 1),
+        ("num_replicates", 1), ("seed", 0), ("num_rows", 1), ("fitted_classes", 1),
+        ("chunk_size", 1),
     ):  # fmt: skip
-        if key in data and data[key] < least:
-            source.fail((key,), f"{key} is {data[key]}; it has to be at least {least}")
-    estimators = _estimators(source)
-    intervals = _intervals(source, estimators)
+        most = _MOST_ROWS if key == "num_rows" else _MOST_SEED - 1
+        if key in data and not least <= data[key] <= most:
+            source.fail((key,), f"{key} is {data[key]}; it lies between {least} and {most}")
+    estimators = estimators_of(source)
+    intervals = intervals_of(source, estimators)
     cells = _cells(source, estimators, intervals)
     figures = data.get("figure", [])
     figures = tuple(figures if isinstance(figures, list) else [figures])
-    for figure in figures:
-        _check_figure(source, figure, cells, estimators)
+    names = [name for name, _ in cells[0].factors]
+    for number, figure in enumerate(figures, 1):
+        place = "figure" if number == 1 else f"figure#{number}"
+        check_figure(source, place, figure, names, estimators)
+    files = [figure["file"] for figure in figures if "file" in figure]
+    for file in {file for file in files if files.count(file) > 1}:
+        source.fail(("figure", "file"), f"two figures go to the file {file!r}; name another")
     return Config(
-        name=name,
+        name=data["name"],
         seed=data["seed"],
         num_replicates=data["num_replicates"],
         estimators=estimators,
@@ -226,67 +218,6 @@ _HINTS = {
     "estimators": 'estimators = ["spectral"]',
     "population": 'a table [population] with kind = "paper_main"',
 }
-
-
-def _estimators(source: Source) -> tuple[Chosen, ...]:
-    """Return the methods; a label that is no method's name takes `method` from its options."""
-    labels = source.data["estimators"]
-    options = source.data.get("options", {})
-    if not labels:
-        source.fail(("estimators",), "estimators is empty; name at least one")
-    if len(set(map(str, labels))) < len(labels):
-        source.fail(("estimators",), "estimators names one of them twice; give each its own label")
-    for label in options:
-        if label not in labels:
-            source.fail(("options", label), f"[options.{label}] belongs to no estimator"
-                        f"{suggest(label, [str(name) for name in labels])}")  # fmt: skip
-    chosen = []
-    for label in labels:
-        if not isinstance(label, str):
-            source.fail(("estimators",), f"estimators has {label!r}; use names in quotes")
-        own = dict(options.get(label, {}))
-        method = own.pop("method", label)
-        if method not in METHODS:
-            place = ("options", label, "method") if label in options else ("estimators",)
-            source.fail(place, f"unknown estimator {method!r}{suggest(str(method), METHODS)}; "
-                        "a label of your own needs method = ... under [options.LABEL]")  # fmt: skip
-        known = METHODS[method].options
-        for option, value in own.items():
-            place = ("options", label, option)
-            if option not in known:
-                allowed = ", ".join(sorted(known)) or "none"
-                source.fail(place, f"{method} has no option {option!r}; it takes {allowed}")
-            allowed = known[option]
-            if not isinstance(allowed, tuple):
-                check_type(source, place, value, allowed)
-            elif value not in allowed:
-                values = ", ".join(map(repr, allowed))
-                source.fail(place, f"{option} is {value!r}; use one of {values}")
-        chosen.append(Chosen(label, method, tuple(sorted(own.items()))))
-    return tuple(chosen)
-
-
-def _intervals(source: Source, estimators: Sequence[Chosen]) -> Intervals | None:
-    table = source.data.get("intervals")
-    if table is None:
-        return None
-    check_keys(source, ("intervals",), table, _INTERVALS)
-    intervals = Intervals(**({"kind": "delta"} | table))
-    if intervals.kind not in INTERVALS:
-        source.fail(
-            ("intervals", "kind"), f"kind is {intervals.kind!r}; use 'delta' or 'bootstrap'"
-        )
-    if not 0 < intervals.confidence < 1:
-        source.fail(("intervals", "confidence"),
-                    f"confidence is {intervals.confidence}; it lies between 0 and 1")  # fmt: skip
-    if intervals.num_resamples < 20:
-        source.fail(("intervals", "num_resamples"),
-                    f"num_resamples is {intervals.num_resamples}; use at least 20")  # fmt: skip
-    for chosen in estimators:
-        if intervals.kind == "delta" and not METHODS[chosen.method].differentiable:
-            source.fail(("intervals", "kind"), f"{chosen.label} has no derivatives for intervals "
-                        "by 'delta'; use kind = \"bootstrap\", or leave it out")  # fmt: skip
-    return intervals
 
 
 def _cells(
@@ -310,10 +241,8 @@ def _cells(
                 source.fail((table, name), f"{name} is in [grid] as well; keep one of the two")
             for value in values if name in _CELL_NUMBERS else ():
                 check_type(source, (table, name), value, int)
-                if value < 1:
-                    source.fail((table, name), f"{name} has {value}; it has to be at least 1")
-            if len({repr(value) for value in values}) < len(values) and table == "grid":
-                source.fail((table, name), f"{name} has a value twice; list each once")
+                if not 1 <= value <= _MOST_ROWS:
+                    source.fail((table, name), f"{name} has {value}; it lies between 1 and 2^53")
     for table in ("grid", "zip"):
         if table in data and not data[table]:
             source.fail((table,), f"[{table}] is empty; add a factor with its values, or drop it")
@@ -325,11 +254,14 @@ def _cells(
     if len(set(lengths.values())) > 1:
         source.fail(("zip",), f"lists in [zip] are paired and need one length, not {lengths}")
     rows = [dict(zip(paired, pair, strict=True)) for pair in zip(*paired.values(), strict=True)]
-    cells = []
+    cells: list[Cell] = []
     for values in itertools.product(*grid.values()):
         for pair in rows or [{}]:
             factors = dict(zip(grid, values, strict=True)) | pair
             cells.append(_cell(source, kind, fixed, factors, estimators, intervals))
+            if cells[-1].hash in {cell.hash for cell in cells[:-1]}:
+                twice = f"the cell {cells[-1].label} is there twice; list each value once"
+                source.fail(("grid" if grid else "zip",), twice)
     return tuple(cells)
 
 
@@ -348,7 +280,7 @@ def _cell(
     num_rows = numbers["num_rows"]
     if num_rows is None:
         raise InputError(f"{source.path}: the number of rows is missing; add num_rows = 1000")
-    k = numbers["num_classes"] or population.num_classes
+    k = numbers["fitted_classes"] or population.num_classes
     for chosen in estimators:
         population.check_method(source, chosen, k, intervals is not None and intervals.kind)
     drawn = {
@@ -356,15 +288,16 @@ def _cell(
         "num_rows": num_rows,
     }  # fmt: skip
     stored = drawn | {
-        "num_classes": k,
+        "fitted_classes": k,
         "num_replicates": data["num_replicates"],
         "estimators": [dataclasses.astuple(chosen) for chosen in estimators],
         "intervals": intervals and dataclasses.astuple(intervals),
         "bound": data.get("bound", True),
-        "factors": dict(factors),
+        "factors": factors,
         "dtype": jnp.zeros(()).dtype.name,
     }
-    return Cell(tuple(factors.items()), population, num_rows, k, _hash(drawn), _hash(stored))
+    columns = tuple((_column(name), value) for name, value in factors.items())
+    return Cell(columns, population, num_rows, k, _hash(drawn), _hash(stored))
 
 
 def _alike(values: list[Any]) -> list[Any]:
@@ -373,25 +306,11 @@ def _alike(values: list[Any]) -> list[Any]:
     return [float(v) for v in values] if numeric and float in map(type, values) else values
 
 
+def _column(factor: str) -> str:
+    """Return the name of a factor in tables, which no result may have."""
+    return f"population_{factor}" if factor in RESULTS else factor
+
+
 def _hash(content: Mapping[str, Any]) -> str:
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _check_figure(
-    source: Source,
-    figure: Mapping[str, Any],
-    cells: Sequence[Cell],
-    estimators: Sequence[Chosen],
-) -> None:
-    place = ("figure",)
-    check_keys(source, place, figure, _FIGURE)
-    check = functools.partial(check_among, source)
-    check((*place, "kind"), figure.get("kind", "curves"), FIGURES)
-    factors = [name for name, _ in cells[0].factors]
-    if figure.get("kind", "curves") == "curves":
-        if not factors:
-            source.fail(place, "curves need a factor that varies; add [grid], or use histograms")
-        check((*place, "x"), figure.get("x", factors[0]), factors)
-    for label in figure.get("estimators", ()):
-        check((*place, "estimators"), label, [chosen.label for chosen in estimators])

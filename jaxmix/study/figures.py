@@ -14,6 +14,7 @@ from jaxmix.report.curves import Histogram, Panel, Series, curves, histograms
 from jaxmix.report.files import write_whole
 from jaxmix.status import InputError
 from jaxmix.study import summary
+from jaxmix.study.statistics import STATUS_RATES
 from jaxmix.study.store import Store
 
 if TYPE_CHECKING:
@@ -27,12 +28,12 @@ _NAMES = {
     "error_mean": "mean error",
     "ate_rmse": "root mean square error of the ATE",
     "ate_bias": "bias of the ATE",
-    "ate_se": "empirical standard error of the ATE",
+    "ate_empirical_se": "empirical standard error of the ATE",
     "efficiency": "efficiency",
     "ate_efficiency": "efficiency of the ATE",
-    "share_failed": "share of failed fits",
-    "share_complex_spectrum": "share of complex spectra",
-    "share_without_number": "share without a number",
+    "rate_failed": "rate of failed fits",
+    "rate_complex_spectrum": "rate of complex spectra",
+    "rate_without_number": "rate without a number",
     "coverage_ate": "coverage, ATE",
     "zt_strength": "strength of Z to T",
     "xy_strength": "strength of X to Y",
@@ -126,7 +127,7 @@ def _curves(store: Store, figure: Mapping[str, Any], lines: Sequence[Mapping[str
         wanted = [name for name in ("error_median", "ate_rmse") if name in known]
     panels = []
     for metric in wanted:
-        if metric not in known and not metric.startswith("share_"):
+        if metric not in known | STATUS_RATES:
             raise InputError(
                 f"figure of {store.config.name!r}: no estimator has the metric {metric!r}; "
                 f"there are {', '.join(sorted(known))}"
@@ -197,12 +198,11 @@ def _value_of(line: Mapping[str, Any] | None, metric: str) -> tuple[float, float
     """Return a value with its error; a status that never came up has the share 0."""
     if line is not None:
         return line["value"], line["mc_se"]
-    never = metric.startswith("share_")
-    return (0.0, 0.0) if never else (math.nan, math.nan)
+    return (0.0, 0.0) if metric in STATUS_RATES else (math.nan, math.nan)
 
 
 def _label(label: str, group: Mapping[str, Any]) -> str:
-    return ", ".join([label, *(f"{words(name)} {value}" for name, value in group.items())])
+    return ", ".join([words(label), *(f"{words(name)} {value}" for name, value in group.items())])
 
 
 def _bound(store: Store, metric: str, x: str) -> Series | None:
@@ -212,11 +212,11 @@ def _bound(store: Store, metric: str, x: str) -> Series | None:
         return None
     points = []
     for cell in store.config.cells:
-        found = summary.replicates(store, cell, store.config.estimators[0].label)
+        found = next(iter(summary.replicates(store, cell).values()))
         value = float(np.mean(found.truth[column]))
         points.append((dict(cell.factors)[x], math.sqrt(value) if column == "bound_ate" else value))
     points.sort()
-    if not all(math.isfinite(value) for _, value in points):
+    if not any(math.isfinite(value) for _, value in points):
         return None
     return Series("efficiency bound", [p[0] for p in points], [p[1] for p in points])
 
@@ -228,7 +228,8 @@ def _histograms(
     wanted = figure.get("metrics", ["ate"])
     panels = []
     for cell in store.config.cells:
-        found = {label: summary.replicates(store, cell, label) for label in _chosen(store, figure)}
+        found = summary.replicates(store, cell)
+        found = {label: found[label] for label in _chosen(store, figure)}
         place = f" ({cell.label})" if cell.factors else ""
         for name in wanted:
             groups, truths = {}, set()
@@ -241,11 +242,12 @@ def _histograms(
                     )
                 if values is None:
                     continue
-                truths |= set(np.round(np.unique(own.truth[name][0]), 12).tolist())
+                if not cell.population.is_random:  # then there is no one truth
+                    truths |= set(np.round(own.truth[name][0], 12).ravel().tolist())
                 if values.ndim == 1:
-                    groups[label] = values.tolist()
+                    groups[label] = values
                     continue
                 for u in range(values.shape[1]):
-                    groups[f"{label}, class {u + 1}"] = values[:, u].tolist()
+                    groups[f"{label}, class {u + 1}"] = values[:, u]
             panels.append(Histogram(words(name) + place, groups, sorted(truths)))
     return histograms(panels, title=figure.get("title", ""), note=figure.get("note", ""))

@@ -47,7 +47,7 @@ class Method:
     estimate
         ``(moments, k, key, **options) -> Estimated``.
     options
-        Each option's name with the values it may take, or the type of them.
+        Each option's name with the values it may take, or their type: numbers are then above 0.
     needs_table
         Whether every view has to be one-hot.
     needs_rank
@@ -88,6 +88,11 @@ class Chosen:
     def has_law(self) -> bool:
         """Whether the method estimates classes."""
         return METHODS[self.method].has_law
+
+    @property
+    def is_weighted(self) -> bool:
+        """Whether the method needs the covariance of the moments."""
+        return ("loss", "gmm") in self.options
 
     def __call__(self, moments: Moments, k: int, key: Array) -> Estimated:
         """Estimate from moments."""

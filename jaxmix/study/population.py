@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -35,8 +36,12 @@ class PopulationSpec:
         Classes of the population.
     max_rank
         Most classes that its views can tell apart.
+    shape
+        Of its moment tensor, ``(a, d_z, d_x, d_y)``.
     is_table
         Whether all of its columns are discrete.
+    level
+        The strongest level that holds; a kind has one, whatever is drawn.
     """
 
     kind: str
@@ -44,7 +49,9 @@ class PopulationSpec:
     population_seed: int | None
     num_classes: int
     max_rank: int
+    shape: tuple[int, ...]
     is_table: bool
+    level: int
 
     @classmethod
     def checked(
@@ -65,27 +72,20 @@ class PopulationSpec:
         for name, value in given.items():
             if name not in known:
                 source.fail(place(name), f"{kind} has no parameter {name!r}{suggest(name, known)}")
-            check_type(source, place(name), value, _type_like(name, known[name]))
+            check_type(source, place(name), value, known[name].types)
         seed = given.get(SEED)
-        if seed is not None and seed < 0:
-            source.fail(place(SEED), f"{SEED} is {seed}; it has to be at least 0")
-        own = {n: _frozen(v) for n, v in given.items() if n != SEED}
-        filled = {n: _frozen(v) for n, v in known.items() if n != SEED} | own
-        spec = cls(kind, tuple(sorted(filled.items())), seed, 0, 0, False)
+        if seed is not None and not 0 <= seed < 1 << 63:
+            source.fail(place(SEED), f"{SEED} is {seed}; it lies between 0 and 2^63 - 1")
+        filled = {n: known[n].exact(given.get(n, known[n].default)) for n in known if n != SEED}
+        parameters = tuple(sorted(filled.items()))
         try:
-            population = spec.build(jax.random.key(seed or 0))
-        except (ValueError, TypeError) as error:
-            # Blame the parameter that the message names, else one that was given.
-            named = [name for name in given if name in str(error)]
-            blamed = [*named, *factors, *given, "kind"][0]
-            source.fail(place(blamed), f"{kind}: {' '.join(str(error).split())}")
-        shapes = jax.eval_shape(lambda: population.moments())
-        return dataclasses.replace(
-            spec,
-            num_classes=population.num_classes,
-            max_rank=shapes.max_rank,
-            is_table=isinstance(population, DiscretePopulation),
-        )
+            found = _examine(kind, parameters, seed)
+        except (ValueError, TypeError, OverflowError) as error:
+            text = " ".join(str(error).split())
+            # Blame the parameter that the message names, else the population as a whole.
+            named = [name for name in given if re.search(rf"\b{name}\b", text)]
+            source.fail(place(named[0] if named else "kind"), f"{kind}: {text}")
+        return cls(kind, parameters, seed, *found)
 
     @property
     def is_random(self) -> bool:
@@ -96,11 +96,6 @@ class PopulationSpec:
     def described(self) -> dict[str, Any]:
         """Everything that determines the population, for its hash."""
         return {"kind": self.kind, "seed": self.population_seed, **dict(self.parameters)}
-
-    @property
-    def builder(self) -> Callable[[Array], Any]:
-        """A function from a key to a population; equal for equal specs, as compilation wants."""
-        return functools.partial(_build, self.kind, self.parameters)
 
     def build(self, key: Array | None = None) -> Any:
         """Return the population; a fixed one from its own seed, a random one from `key`."""
@@ -134,35 +129,60 @@ def takes_key(kind: str) -> bool:
     return next(iter(inspect.signature(KINDS[kind]).parameters), "") == "key"
 
 
-def parameters_of(source: Source, kind: Any) -> dict[str, Any]:
-    """Return the parameters of a kind with their defaults."""
-    if kind not in KINDS:
+def parameters_of(source: Source, kind: Any) -> dict[str, _Parameter]:
+    """Return the parameters of a kind."""
+    if not isinstance(kind, str) or kind not in KINDS:
         names = ", ".join(sorted(KINDS))
         what = "the kind of the population is missing" if kind is None else f"no kind {kind!r}"
         place = ("population",) if kind is None else ("population", "kind")
         source.fail(place, f"{what}; use one of {names}")
     parameters = inspect.signature(KINDS[kind]).parameters
-    found = {n: p.default for n, p in parameters.items() if n != "key"}
-    return found | ({SEED: None} if takes_key(kind) else {})
+    found = {n: _Parameter(p.default, str(p.annotation)) for n, p in parameters.items()}
+    found.pop("key", None)
+    return found | ({SEED: _Parameter(None, "int")} if takes_key(kind) else {})
+
+
+@dataclasses.dataclass(frozen=True)
+class _Parameter:
+    """A parameter of a population: its default, and its annotation in the signature."""
+
+    default: Any
+    annotation: str
+
+    @property
+    def types(self) -> tuple[type, ...]:
+        """The types of TOML that it takes."""
+        words = self.annotation.split(" | ")
+        return tuple(kind for word in words for kind in _TYPES.get(word, ()))
+
+    def exact(self, value: Any) -> Any:
+        """Return a value as it is hashed: 1 and 1.0 are one where the parameter is real."""
+        if isinstance(value, (list, tuple)):
+            return tuple(self.exact(v) for v in value)
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        return float(value) if whole and float in self.types else value
+
+
+_TYPES: dict[str, tuple[type, ...]] = {
+    "bool": (bool,), "int": (int,), "float": (float,), "str": (str,), "Numbers": (float, list),
+}  # fmt: skip
+
+
+@functools.cache
+def _examine(
+    kind: str, parameters: tuple[tuple[str, Any], ...], seed: int | None
+) -> tuple[int, int, tuple[int, ...], bool, int]:
+    """Build a population once, and return what is known of it."""
+    population = _build(kind, parameters, jax.random.key(seed or 0))
+    shapes = jax.eval_shape(lambda drawn: drawn.moments(), population)
+    is_table = isinstance(population, DiscretePopulation)
+    shape = shapes.tensor.shape
+    return population.num_classes, shapes.max_rank, shape, is_table, population.level
 
 
 def _build(kind: str, parameters: tuple[tuple[str, Any], ...], key: Array | None) -> Any:
     arguments = dict(parameters)
     return KINDS[kind](key, **arguments) if takes_key(kind) else KINDS[kind](**arguments)
-
-
-def _frozen(value: Any) -> Any:
-    return tuple(_frozen(v) for v in value) if isinstance(value, (list, tuple)) else value
-
-
-def _type_like(name: str, default: Any) -> Any:
-    """Return the type that a parameter takes: its default's; None stands for numbers or lists."""
-    if name == SEED:
-        return int
-    for kind in (bool, int, float, str):
-        if isinstance(default, kind):
-            return kind
-    return (float, list)
 
 
 def population_of_file(path: str) -> PopulationSpec:

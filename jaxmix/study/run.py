@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pathlib
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -72,21 +71,19 @@ def run(
     parquet()
     store = Store(pathlib.Path(folder), config)
     store.open()
-    computed = 0
+    done, computed = store.num_done(), 0
 
-    def report(more: int = 0) -> None:
-        nonlocal computed
-        computed += more
+    def report() -> None:
         if progress is not None:
-            progress(store.num_done(), computed)
+            progress(done, computed)
 
     def compute(cell: Cell) -> None:
-        begin = time.perf_counter()
+        nonlocal computed
         with store.writer(cell) as writer:
             for block in blocks(config, cell, chunk_size=chunk_size):
                 writer.write(block)
-                report(len(block.truth.ate))
-        store.note(cell, time.perf_counter() - begin)
+                computed += len(block.truth.ate)
+                report()
 
     report()
     # Once past the cells that nobody works on; then wait for those that others had.
@@ -96,6 +93,7 @@ def run(
                 with store.claim(cell, wait=wait) as mine:
                     if mine:
                         compute(cell)
+                done = store.num_done()
                 report()
     store.tidy()
     return summary.write(store)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import pathlib
+import shlex
 from collections.abc import Mapping
 
 import jax
@@ -54,7 +55,7 @@ class Drawn:
             f"  class shares          {shares}",
             f"  average effect        {number(self.ate, 4)}",
             f"  difference in means   {number(self.naive, 4)}",
-            f"fit it: jaxmix fit {path} --treatment T --outcome Y --z {z} --x {x}"
+            f"fit it: jaxmix fit {shlex.quote(str(path))} --treatment T --outcome Y --z {z} --x {x}"
             f"{coding} --classes {len(self.effects)}",
         ])  # fmt: skip
 
@@ -90,6 +91,14 @@ def draw(spec: PopulationSpec, num_rows: int, seed: int, *, with_class: bool = F
     )
 
 
+def check_ending(path: pathlib.Path) -> None:
+    """Refuse an output that is neither csv nor parquet, before any work is done."""
+    if path.is_dir():
+        raise InputError(f"the output {str(path)!r} is a folder; name a file")
+    if path.suffix.lower() not in (".csv", ".parquet"):
+        raise InputError(f"the output {str(path)!r} ends in neither .csv nor .parquet; name one")
+
+
 def write(columns: Mapping[str, np.ndarray], path: pathlib.Path) -> None:
     """Write columns as csv or parquet, by the ending of the path."""
     pa = parquet()
@@ -97,10 +106,8 @@ def write(columns: Mapping[str, np.ndarray], path: pathlib.Path) -> None:
     sink = io.BytesIO()
     if path.suffix.lower() == ".parquet":
         pa.parquet.write_table(table, sink)
-    elif path.suffix.lower() == ".csv":
+    else:
         import pyarrow.csv
 
         pyarrow.csv.write_csv(table, sink, pyarrow.csv.WriteOptions(quoting_style="none"))
-    else:
-        raise InputError(f"the output {str(path)!r} ends in neither .csv nor .parquet; name one")
     write_whole(path, sink.getvalue())

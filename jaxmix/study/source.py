@@ -80,13 +80,23 @@ def line_of(text: str, keys: tuple[str, ...]) -> int | None:
     """
     table: tuple[str, ...] = ()
     best, best_line = 0, None
+    depth = 0  # brackets that are open: what looks like a header there is a list in a list
+    seen: dict[tuple[str, ...], int] = {}
     for number, line in enumerate(text.splitlines(), 1):
-        header = re.match(r"\s*\[\[?\s*([^\]]+?)\s*\]\]?", line)
+        bare = re.sub(r"\"[^\"]*\"|'[^']*'", "''", line).split("#")[0]
+        inside, depth = depth > 0, depth + bare.count("[") - bare.count("]")
+        if inside:
+            continue
         assignment = re.match(r"\s*([\w.\"'-]+)\s*=", line)
-        if header and not assignment:
-            here = table = _split(header.group(1))
-        elif assignment:
+        header = re.match(r"\s*\[(\[?)\s*([^\]]+?)\s*\]", line)
+        if assignment:
             here = (*table, *_split(assignment.group(1)))
+        elif header:
+            table = _split(header.group(2))
+            seen[table] = seen.get(table, 0) + 1
+            if header.group(1) and seen[table] > 1:
+                table = (*table[:-1], f"{table[-1]}#{seen[table]}")
+            here = table
         else:
             continue
         if here == keys[: len(here)] and len(here) > best:
@@ -100,12 +110,17 @@ def _split(dotted: str) -> tuple[str, ...]:
 
 def _parse(override: str) -> tuple[tuple[str, ...], Any]:
     name, equals, text = override.partition("=")
-    if not equals or not name.strip():
+    if not equals or not name.strip() or "\n" in override:
         raise InputError(f"--set {override!r}: write key=value, as in num_replicates=20")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         value = text.strip()  # a text without its quotes, which a shell has eaten
+        if value.startswith(("[", "{")):
+            raise InputError(
+                f"--set {override}: the value is no TOML; a shell takes quotes away, "
+                f'so put all of it in quotes: --set \'{name}=["a", "b"]\''
+            ) from None
     return _split(name), value
 
 

@@ -1,9 +1,10 @@
 """What a study reports of an estimator, each number with its Monte Carlo standard error.
 
 Every metric comes twice. Under its plain name it is over *all* replicates, and a replicate without
-a number counts as infinitely wrong: order statistics bear that, a mean becomes infinite. With
-``_usable`` it is over the replicates whose status a user would accept. Neither drops a failure
-unseen: ``share_failed`` and ``share_without_number`` stand beside them.
+a number counts as infinitely wrong: order statistics bear that, a mean of squares becomes infinite,
+and what has a sign (a bias) does not exist. With ``_usable`` it is over the replicates whose status
+a user would accept. Neither drops a failure unseen: ``rate_failed`` and ``rate_without_number``
+stand beside them.
 """
 
 from __future__ import annotations
@@ -50,8 +51,11 @@ def mean(values: Values) -> Metric:
     return Metric(float(values.mean()), float(spread))
 
 
-def share(hits: np.ndarray) -> Metric:
-    """Return the share of true values, with its binomial standard error."""
+def rate(hits: np.ndarray) -> Metric:
+    """Return the share of true values, with its binomial standard error.
+
+    That is 0 where all or none are true, and says little then.
+    """
     n = len(hits)
     if n == 0:
         return _NONE
@@ -62,8 +66,8 @@ def share(hits: np.ndarray) -> Metric:
 def median(values: Values) -> Metric:
     """Return the median; infinite values take part.
 
-    Its standard error is a quarter of the width of the distribution-free 95 % interval, whose
-    ends are the order statistics half of n, -+ 0.98 sqrt(n), away.
+    Its standard error is the width of the distribution-free 95 % interval over 3.92; the ends
+    are the order statistics about n / 2 -+ 0.98 sqrt(n).
 
     References
     ----------
@@ -73,8 +77,8 @@ def median(values: Values) -> Metric:
     if n == 0:
         return _NONE
     ordered = np.sort(values)
-    low = max(math.floor(n / 2 - 0.98 * math.sqrt(n)), 0)
-    high = min(math.ceil(n / 2 + 0.98 * math.sqrt(n)), n - 1)
+    low = max(math.floor(n / 2 - 0.98 * math.sqrt(n)) - 1, 0)
+    high = n - 1 - low
     middle = ordered[[(n - 1) // 2, n // 2]]
     value = float(middle.mean()) if np.isfinite(middle).all() else math.inf
     width = ordered[high] - ordered[low] if np.isfinite(ordered[high]) else math.nan
@@ -99,7 +103,8 @@ def trimmed(values: Values, cut: float = TRIM) -> Metric:
     if not np.isfinite(kept).all():
         return Metric(math.inf, math.nan)
     winsorized = np.clip(ordered, kept[0], kept[-1])
-    spread = winsorized.std(ddof=1) / ((1 - 2 * cut) * math.sqrt(n)) if n > 1 else math.nan
+    share_kept = len(kept) / n
+    spread = winsorized.std(ddof=1) / (share_kept * math.sqrt(n)) if n > 1 else math.nan
     return Metric(float(kept.mean()), float(spread))
 
 
@@ -111,8 +116,6 @@ def deviation(values: Values) -> Metric:
     n = len(values)
     if n < 2:
         return _NONE
-    if not np.isfinite(values).all():
-        return Metric(math.inf, math.nan)
     centred = values - values.mean()
     second, fourth = np.mean(centred**2), np.mean(centred**4)
     spread = math.sqrt(max(fourth - second**2, 0.0) / (4 * n * second)) if second > 0 else 0.0
@@ -122,18 +125,34 @@ def deviation(values: Values) -> Metric:
 def root(squared: Metric) -> Metric:
     """Return the square root of a mean square, its standard error by the delta method."""
     value = math.sqrt(squared.value)
+    if not math.isfinite(value):
+        return Metric(value, math.nan)
     return Metric(value, squared.mc_se / (2 * value) if value > 0 else squared.mc_se)
 
 
-def efficiency(bound: float, squared: Metric) -> Metric:
-    """Return the bound over the mean square: 1 is as good as unbiased estimates get.
+def efficiency(bounds: Values, squared: Values) -> Metric:
+    """Return the mean bound over the mean square: 1 is as good as unbiased estimates get.
 
-    None where there is no finite bound.
+    The standard error is that of a ratio of means, by the delta method: where every replicate has
+    a population of its own, the bound varies with the error. NaN without a finite bound, 0 where
+    an error is infinite.
     """
-    if not (math.isfinite(bound) and squared.value > 0):
+    n = len(squared)
+    if n < 2 or not np.isfinite(bounds).all():
         return _NONE
-    ratio = bound / squared.value
-    return Metric(ratio, ratio * squared.mc_se / squared.value)
+    if not np.isfinite(squared).all():
+        return Metric(0.0, math.nan)
+    centre = squared.mean()
+    if not centre > 0:
+        return _NONE
+    ratio = bounds.mean() / centre
+    spread = (bounds - ratio * squared).std(ddof=1) / (centre * math.sqrt(n))
+    return Metric(float(ratio), float(spread))
+
+
+def signed_mean(values: Values) -> Metric:
+    """Return the mean of what has a sign: it does not exist where a number is missing."""
+    return mean(values) if np.isfinite(values).all() else _NONE
 
 
 class Replicates(NamedTuple):
@@ -149,8 +168,8 @@ class Replicates(NamedTuple):
         ``(r, k)``, or None where the estimator has no classes.
     truth
         ``ate`` (r,), ``effects`` and ``shares`` (r, k), ``bound_ate`` and ``bound_error`` (r,).
-    bounds
-        ``(lower, upper)`` of ``ate``, ``effects`` and ``shares``; empty without intervals.
+    intervals
+        ``(se, lower, upper)`` of ``ate``, ``effects`` and ``shares``; empty without intervals.
     """
 
     status: np.ndarray
@@ -159,10 +178,10 @@ class Replicates(NamedTuple):
     effects: np.ndarray | None
     shares: np.ndarray | None
     truth: Mapping[str, np.ndarray]
-    bounds: Mapping[str, tuple[np.ndarray, np.ndarray]]
+    intervals: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]]
 
 
-def summarise(found: Replicates) -> dict[str, Metric]:
+def metrics_of(found: Replicates) -> dict[str, Metric]:
     """Return all metrics of an estimator in a cell.
 
     Performance measures and their Monte Carlo errors follow Morris, White, Crowther (2019),
@@ -172,16 +191,20 @@ def summarise(found: Replicates) -> dict[str, Metric]:
     numbers = np.isfinite(found.ate)
     if _has_classes(found):
         numbers = numbers & np.isfinite(found.error)
-    metrics = {
-        "share_failed": share(~usable),
-        "share_without_number": share(~numbers),
-    }
+    metrics = {"rate_failed": rate(~usable), "rate_without_number": rate(~numbers)}
     for status in Status:
         if (found.status == status).any() and status != Status.SUCCESS:
-            metrics[f"share_{status.name.lower()}"] = share(found.status == status)
-    for suffix, rows in (("", np.ones(len(usable), bool)), ("_usable", usable)):
-        metrics |= {name + suffix: metric for name, metric in _accuracy(found, rows).items()}
+            metrics[f"rate_{status.name.lower()}"] = rate(found.status == status)
+    # An estimate of 1e200 is wrong without bounds too: its square may be infinite.
+    with np.errstate(over="ignore", invalid="ignore"):
+        for suffix, rows in (("", np.ones(len(usable), bool)), ("_usable", usable)):
+            own = _accuracy(found, rows)
+            metrics |= {name + suffix: metric for name, metric in own.items()}
     return metrics
+
+
+STATUS_RATES = frozenset(f"rate_{status.name.lower()}" for status in Status)
+"""Metrics that are 0, and not in the summary, where no replicate had the status."""
 
 
 def _has_classes(found: Replicates) -> bool:
@@ -192,61 +215,59 @@ def _has_classes(found: Replicates) -> bool:
 def _accuracy(found: Replicates, rows: np.ndarray) -> dict[str, Metric]:
     truth = found.truth
     metrics = _of_estimate("ate", found.ate[rows], truth["ate"][rows])
-    bound = _mean_of(truth.get("bound_ate"), rows)
-    metrics["ate_efficiency"] = efficiency(bound, mean(_squared(found.ate, truth["ate"])[rows]))
+    if "bound_ate" in truth:
+        squared = _squared(found.ate, truth["ate"])[rows]
+        metrics["ate_efficiency"] = efficiency(truth["bound_ate"][rows], squared)
     if _has_classes(found):
         error = np.where(np.isfinite(found.error), found.error, np.inf)[rows]
         metrics["error_mean"] = mean(error)
         metrics["error_trimmed"] = trimmed(error)
         metrics["error_median"] = median(error)
-        bound = _mean_of(truth.get("bound_error"), rows)
-        metrics["efficiency"] = efficiency(bound, metrics["error_mean"])
+        if "bound_error" in truth:
+            metrics["efficiency"] = efficiency(truth["bound_error"][rows], error)
         for name, values in (("effect", found.effects), ("share", found.shares)):
             assert values is not None
             for u in range(values.shape[1]):
                 of = truth[f"{name}s"][rows, u]
                 metrics |= _of_estimate(f"{name}_{u + 1}", values[rows, u], of)
-    for name, (lower, upper) in found.bounds.items():
-        metrics |= _coverage(name, lower, upper, truth[name], rows)
+    for name, (se, lower, upper) in found.intervals.items():
+        if lower.shape != truth[name].shape:
+            continue
+        if lower.ndim == 1:
+            metrics |= _of_interval(name, se[rows], lower[rows], upper[rows], truth[name][rows])
+            continue
+        for u in range(lower.shape[1]):
+            columns = (part[rows, u] for part in (se, lower, upper, truth[name]))
+            metrics |= _of_interval(f"{name.removesuffix('s')}_{u + 1}", *columns)
     return metrics
 
 
-def _coverage(
-    name: str, lower: np.ndarray, upper: np.ndarray, truth: np.ndarray, rows: np.ndarray
+def _of_interval(
+    name: str, se: Values, lower: Values, upper: Values, truth: Values
 ) -> dict[str, Metric]:
-    """Return coverage and mean width; an interval that does not exist covers nothing."""
-    if lower.ndim == 2:
-        if lower.shape != truth.shape:
-            return {}
-        merged: dict[str, Metric] = {}
-        for u in range(lower.shape[1]):
-            own = f"{name.removesuffix('s')}_{u + 1}"
-            merged |= _coverage(own, lower[:, u], upper[:, u], truth[:, u], rows)
-        return merged
+    """Return coverage, mean width and mean standard error; no interval covers nothing."""
     hit = (lower <= truth) & (truth <= upper)
     width = np.where(np.isfinite(upper - lower), upper - lower, np.inf)
-    return {f"coverage_{name}": share(hit[rows]), f"width_{name}": mean(width[rows])}
+    return {
+        f"coverage_{name}": rate(hit),
+        f"width_{name}": mean(width),
+        f"{name}_model_se": mean(np.where(np.isfinite(se), se, np.inf)),
+    }
 
 
 def _of_estimate(name: str, values: Values, truth: Values) -> dict[str, Metric]:
     """Return mean, bias, empirical standard error and root mean square of an estimate."""
-    missing = ~np.isfinite(values)
-    differences = np.where(missing, np.inf, values - truth)
-    # Of the deviations, not of the estimates: the truth may differ from replicate to replicate.
+    differences = values - truth
+    complete = bool(np.isfinite(differences).all())
+    # Deviations from the truth, not estimates: it may differ from replicate to replicate.
     return {
-        f"{name}_mean": mean(np.where(missing, np.inf, values)),
-        f"{name}_bias": mean(differences),
-        f"{name}_median_bias": median(differences),
-        f"{name}_se": deviation(differences),
+        f"{name}_mean": signed_mean(values),
+        f"{name}_bias": signed_mean(differences),
+        f"{name}_median_bias": median(differences) if complete else _NONE,
+        f"{name}_empirical_se": deviation(differences) if complete else _NONE,
         f"{name}_rmse": root(mean(_squared(values, truth))),
     }
 
 
 def _squared(values: Values, truth: Values) -> Values:
     return np.where(np.isfinite(values), (values - truth) ** 2, np.inf)
-
-
-def _mean_of(values: np.ndarray | None, rows: np.ndarray) -> float:
-    if values is None or not rows.any():
-        return math.nan
-    return float(np.mean(values[rows]))

@@ -18,6 +18,7 @@ import importlib.metadata
 import json
 import os
 import pathlib
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -36,13 +37,15 @@ try:
 except ModuleNotFoundError:  # no such locks on this system: one process for each folder there
     fcntl = None  # type: ignore[assignment]
 
+_SCHEMA = 1
 _VECTORS = ("effects", "shares")
 
 
 def parquet() -> Any:
-    """Return pyarrow with its parquet module, or say what to install."""
+    """Return pyarrow with the modules that are used, or say what to install."""
     try:
         import pyarrow
+        import pyarrow.compute
         import pyarrow.parquet
     except ModuleNotFoundError:
         raise InputError("studies need the extra 'io': pip install 'jaxmix[io]'") from None
@@ -97,26 +100,30 @@ class Store:
         """
         if self.folder.exists() and not self.folder.is_dir():
             raise InputError(f"the output {str(self.folder)!r} is a file; name a folder by --out")
-        if not self.folder.is_dir() or not any(self.folder.iterdir()):
+        if not self.folder.is_dir():
             return
         if not self.manifest_path.is_file():
+            # A folder in the making has locks and partial files only.
+            found = [p for p in self.folder.rglob("*") if not p.name.startswith(".")]
+            if any(p != self.folder / "replicates" for p in found):
+                raise InputError(
+                    f"the folder {str(self.folder)!r} holds other files and no study; "
+                    "name an empty folder by --out"
+                )
+            return
+        before = self.manifest()
+        if before["name"] != self.config.name:
             raise InputError(
-                f"the folder {str(self.folder)!r} holds other files and no study; "
-                "name an empty folder by --out"
-            )
-        name = self.manifest().get("name")
-        if name != self.config.name:
-            raise InputError(
-                f"the folder {str(self.folder)!r} holds the study {name!r}, not "
+                f"the folder {str(self.folder)!r} holds the study {before['name']!r}, not "
                 f"{self.config.name!r}; name another folder by --out"
             )
         known = {cell.hash for cell in self.config.cells}
-        strange = [p for p in self.folder.glob("replicates/*.parquet") if p.stem not in known]
+        strange = set(before["planned"]) - known
         if strange:
             raise InputError(
-                f"the folder {str(self.folder)!r} holds {len(strange)} cells of {name!r} with "
-                "another configuration (seed, estimators, replicates or factors); name another "
-                "folder by --out, or delete this one"
+                f"the folder {str(self.folder)!r} holds {len(strange)} cells that "
+                f"{before['name']!r} does not have now: its seed, estimators, replicates or "
+                "factors were changed; name another folder by --out"
             )
 
     def open(self) -> None:
@@ -131,7 +138,14 @@ class Store:
             ) from None
         with self._locked("manifest"):
             before = self.manifest() if self.manifest_path.is_file() else {}
-            self._write_manifest(_environment(self.config) | {"cells": before.get("cells", {})})
+            self._write_manifest({
+                "schema": _SCHEMA,
+                "name": self.config.name,
+                "seed": self.config.seed,
+                "config": dict(self.config.raw),
+                "planned": [cell.hash for cell in self.config.cells],
+                "cells": before.get("cells", {}),
+            })  # fmt: skip
 
     def manifest(self) -> dict[str, Any]:
         """Read the manifest."""
@@ -139,22 +153,25 @@ class Store:
             content = json.loads(self.manifest_path.read_text())
         except (OSError, ValueError):
             content = None
-        if not isinstance(content, dict):
+        if not isinstance(content, dict) or not {"schema", "name", "planned", "cells"} <= set(
+            content
+        ):
             raise InputError(
-                f"{str(self.manifest_path)!r} is no manifest; delete the folder or name another"
+                f"{str(self.manifest_path)!r} is no manifest of a study; "
+                "name another folder by --out"
             )
         return content
 
     def note(self, cell: Cell, seconds: float) -> None:
-        """Note down how long a cell took."""
+        """Note down how long a cell took, and on what."""
         with self._locked("manifest"):
             content = self.manifest()
             content["cells"][cell.hash] = {
                 "factors": dict(cell.factors),
                 "seconds": round(seconds, 3),
                 "replicates_per_second": round(self.config.num_replicates / seconds, 1),
+                **_environment(),
             }
-            content["updated"] = _now()
             self._write_manifest(content)
 
     def _write_manifest(self, content: Mapping[str, Any]) -> None:
@@ -179,24 +196,35 @@ class Store:
             except BlockingIOError:
                 yield False
                 return
+            except OSError:  # a file system without locks: one process for each folder there
+                pass
             yield True
 
     @contextmanager
     def writer(self, cell: Cell) -> Iterator[TableWriter]:
         """Write the table of a cell, which appears when all of it is there."""
         path = self.table_path(cell)
-        partial = path.with_name(f".{cell.hash}.partial")
-        with TableWriter(partial, self.config, cell) as writer:
-            yield writer
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        partial.replace(path)
+        # The process in its name: where locks do not work, two may write one cell.
+        partial = path.with_name(f".{cell.hash}.{os.getpid()}.partial")
+        begin = time.perf_counter()
+        try:
+            with TableWriter(partial, self.config, cell) as writer:
+                yield writer
+            with partial.open("rb") as file:
+                os.fsync(file.fileno())
+            # First the note: a table that is there has one.
+            self.note(cell, time.perf_counter() - begin)
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
 
     def tidy(self) -> None:
-        """Remove the locks, once every cell is there."""
+        """Remove what killed processes left, once every cell is there."""
         if self.num_done() == len(self.config.cells):
-            for path in self.folder.glob("replicates/.*.lock"):
-                path.unlink(missing_ok=True)
+            for pattern in (".*.partial", ".*.lock"):
+                for path in self.folder.glob(f"replicates/{pattern}"):
+                    if path.name != ".manifest.lock":  # others may be waiting for it
+                        path.unlink(missing_ok=True)
 
 
 class TableWriter:
@@ -291,8 +319,9 @@ def _error(estimate: Any, truth: Any) -> np.ndarray:
     """Return the squared errors of effects and shares, summed; NaN where there are no classes."""
     if estimate.effects.shape != truth.effects.shape:
         return np.full(len(truth.ate), np.nan)
-    parts = (estimate.effects - truth.effects) ** 2 + (estimate.shares - truth.shares) ** 2
-    return parts.sum(-1).astype(float)
+    with np.errstate(over="ignore", invalid="ignore"):  # then infinite, or NaN: no number
+        parts = (estimate.effects - truth.effects) ** 2 + (estimate.shares - truth.shares) ** 2
+        return parts.sum(-1).astype(float)
 
 
 def _vectors(parts: list[np.ndarray], size: int) -> Any:
@@ -308,23 +337,15 @@ def _vectors(parts: list[np.ndarray], size: int) -> Any:
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(flat))
 
 
-def _environment(config: Config) -> dict[str, Any]:
+def _environment() -> dict[str, Any]:
     device = jax.devices()[0]
     return {
-        "schema": 1,
-        "name": config.name,
-        "seed": config.seed,
-        "config": dict(config.raw),
+        "device": f"{device.platform} ({device.device_kind})",
+        "num_devices": jax.local_device_count(),
+        "dtype": jnp.zeros(()).dtype.name,
+        "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "versions": {
             name: importlib.metadata.version(name)
             for name in ("jaxmix", "jax", "jaxlib", "optax", "numpy")
         },
-        "device": f"{device.platform} ({device.device_kind})",
-        "num_devices": jax.local_device_count(),
-        "dtype": jnp.zeros(()).dtype.name,
-        "updated": _now(),
     }
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

@@ -14,46 +14,57 @@ import numpy as np
 from jaxmix.report.files import write_whole
 from jaxmix.status import Status
 from jaxmix.study.config import Cell
-from jaxmix.study.statistics import Replicates, summarise
+from jaxmix.study.statistics import Replicates, metrics_of
 from jaxmix.study.store import Store, parquet
+
+_BATCH = 1 << 16
+_ESTIMATED = ("ate", "effects", "shares")
 
 FIXED = ("estimator", "num_replicates", "num_failed", "metric", "value", "mc_se")
 
 
-def replicates(store: Store, cell: Cell, label: str) -> Replicates:
-    """Read what one estimator did in one cell."""
+def replicates(store: Store, cell: Cell) -> dict[str, Replicates]:
+    """Read what each estimator did in a cell, by label."""
     pa = parquet()
     path = store.table_path(cell)
-    names = pa.parquet.read_schema(path).names
-    wanted = [name for name in names if name not in ("cell", "estimator", "replicate")]
-    dropped = {name for name, _ in cell.factors}
-    columns: dict[str, list[Any]] = {name: [] for name in wanted if name not in dropped}
-    # A row group at a time, so that memory is that of the numbers kept, not of the whole table.
+    factors = {name for name, _ in cell.factors}
+    names = [
+        name
+        for name in pa.parquet.read_schema(path).names
+        if name not in factors | {"cell", "estimator", "replicate"}
+    ]
+    labels = [chosen.label for chosen in store.config.estimators]
+    columns: dict[str, dict[str, list[Any]]] = {
+        label: {name: [] for name in names} for label in labels
+    }
+    # A batch at a time, so that memory is that of the numbers kept, not of the whole table.
     with pa.parquet.ParquetFile(path) as file:
-        for batch in file.iter_batches(batch_size=1 << 16, columns=[*columns, "estimator"]):
-            own = batch.filter(pa.compute.equal(batch["estimator"].cast(pa.string()), label))
-            for name, parts in columns.items():
-                parts.append(_to_numpy(own[name]))
+        for batch in file.iter_batches(batch_size=_BATCH, columns=[*names, "estimator"]):
+            of = batch["estimator"].cast(pa.string())
+            for label in labels:
+                own = batch.filter(pa.compute.equal(of, label))
+                if own.num_rows:
+                    for name, parts in columns[label].items():
+                        parts.append(_to_numpy(own[name]))
+    return {label: _replicates(parts) for label, parts in columns.items()}
+
+
+def _replicates(columns: dict[str, list[Any]]) -> Replicates:
     found: dict[str, Any] = {
         name: None if any(part is None for part in parts) else np.concatenate(parts)
         for name, parts in columns.items()
     }
-    truth = {name: found[f"true_{name}"] for name in ("ate", "effects", "shares")}
+    truth = {name: found[f"true_{name}"] for name in _ESTIMATED}
     truth |= {name: found[name] for name in ("bound_ate", "bound_error") if name in found}
-    bounds = {
-        name: (found[f"{name}_lower"], found[f"{name}_upper"])
-        for name in ("ate", "effects", "shares")
+    intervals = {
+        name: tuple(found[f"{name}_{part}"] for part in ("se", "lower", "upper"))
+        for name in _ESTIMATED
         if found.get(f"{name}_lower") is not None
     }
     return Replicates(
-        found["status"],
-        found["ate"],
-        found["error"],
-        found["effects"],
-        found["shares"],
-        truth,
-        bounds,
-    )
+        found["status"], found["ate"], found["error"], found["effects"], found["shares"], truth,
+        intervals,
+    )  # fmt: skip
 
 
 def _to_numpy(column: Any) -> np.ndarray | None:
@@ -75,12 +86,11 @@ def rows(store: Store) -> Iterator[dict[str, Any]]:
     for cell in store.config.cells:
         if not store.is_done(cell):
             continue
-        for chosen in store.config.estimators:
-            found = replicates(store, cell, chosen.label)
+        for label, found in replicates(store, cell).items():
             failed = int(np.sum(found.status >= Status.MAX_STEPS))
-            for metric, (value, mc_se) in summarise(found).items():
+            for metric, (value, mc_se) in metrics_of(found).items():
                 yield {
-                    "estimator": chosen.label,
+                    "estimator": label,
                     **dict(cell.factors),
                     "num_replicates": len(found.status),
                     "num_failed": failed,

@@ -9,26 +9,31 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
-from jaxtyping import Array, Int
+from jaxtyping import Array, Float, Int
 
 from jaxmix import moments as moments_
 from jaxmix.estimators.factorization import counts_of
+from jaxmix.fit import NO_ESTIMATE
 from jaxmix.inference.asymptotic import delta_covariance
 from jaxmix.moments import Moments
 from jaxmix.solvers.sampling import multinomial
-from jaxmix.study.config import Cell, Config, Intervals
+from jaxmix.study.choices import Intervals
+from jaxmix.study.config import Cell, Config
 from jaxmix.study.methods import Chosen, Estimated
+from jaxmix.study.population import PopulationSpec
 
 _MAX_CHUNK = 16_384
-_CHUNK_NUMBERS = 1 << 23  # numbers of data held at once (64 MiB in float64)
+_CHUNK_NUMBERS = 1 << 23  # numbers held at once (64 MiB in float64), data and their like
+_COPIES = 8  # tables that an estimator makes of one
 
 
 class Truth(NamedTuple):
@@ -73,9 +78,9 @@ class Plan:
     intervals
         Or None.
     bound
-        Whether bounds are computed.
-    build
-        From a key to a population where every replicate has its own; else None.
+        Level of the efficiency bounds; None where there are none.
+    drawn
+        What to draw a population from where every replicate has its own; else None.
     num_rows
         Rows, where the program depends on them; None where they are an argument.
     """
@@ -83,8 +88,8 @@ class Plan:
     estimators: tuple[Chosen, ...]
     num_classes: int
     intervals: Intervals | None
-    bound: bool
-    build: Callable[[Array], Any] | None
+    bound: int | None
+    drawn: PopulationSpec | None
     num_rows: int | None
 
 
@@ -131,8 +136,8 @@ def blocks(config: Config, cell: Cell, *, chunk_size: int | None = None) -> Iter
         config.estimators,
         cell.num_classes,
         config.intervals,
-        config.bound,
-        spec.builder if spec.is_random else None,
+        max(3, spec.level) if config.bound else None,
+        spec if spec.is_random else None,
         None if spec.is_table else cell.num_rows,
     )
     chunk = chunk_size or config.chunk_size or _chunk(cell, config)
@@ -142,7 +147,7 @@ def blocks(config: Config, cell: Cell, *, chunk_size: int | None = None) -> Iter
     chunk = -(-chunk // devices) * devices
     truth = None
     if population is not None:
-        truth = jax.tree.map(np.asarray, _truth(population, cell.num_rows, config.bound))
+        truth = jax.tree.map(np.asarray, _truth(population, cell.num_rows, plan.bound))
     key = jax.random.key_data(cell_key(cell))
     rows = jnp.asarray(cell.num_rows, float)
 
@@ -168,22 +173,24 @@ def _on_host(results: Any, size: int) -> Any:
 
 def _chunk(cell: Cell, config: Config) -> int:
     """Return how many replicates to hold at once."""
-    shapes = jax.eval_shape(lambda: cell.population.build(jax.random.key(0)).moments())
-    numbers = shapes.tensor.size * 8
+    shape = cell.population.shape
+    size = math.prod(shape)
+    numbers = _COPIES * size
+    if _needs_covariance(config.estimators, config.intervals):
+        numbers += size**2
     if not cell.population.is_table:
-        numbers += cell.num_rows * sum(shapes.tensor.shape[1:]) * 2
-    if config.intervals is not None:
-        many = config.intervals.kind == "bootstrap"
-        numbers *= config.intervals.num_resamples if many else shapes.tensor.size
+        numbers += 2 * cell.num_rows * sum(shape[1:])
+    if config.intervals is not None and config.intervals.kind == "bootstrap":
+        numbers *= config.intervals.num_resamples
     return int(np.clip(_CHUNK_NUMBERS // numbers, 1, _MAX_CHUNK))
 
 
 @functools.partial(jax.jit, static_argnames="bound")
-def _truth(population: Any, num_rows: Array | int, bound: bool) -> Truth:
+def _truth(population: Any, num_rows: Array | int, bound: int | None) -> Truth:
     law = population.law
     limits = (jnp.full((), jnp.nan, law.effects.dtype),) * 2
-    if bound:
-        best = population.efficiency_bound(num_rows)
+    if bound is not None:
+        best = population.efficiency_bound(num_rows, level=bound)
         limits = (best.ate, best.error)
     return Truth(population.ate, law.effects, law.shares, *limits)
 
@@ -218,26 +225,46 @@ def _chunk_of(
 
 def _replicate(population: Any, key: Array, num_rows: Array, plan: Plan) -> Any:
     """Draw one data set and let every estimator see it."""
-    of_data, of_fits, of_population = (jax.random.fold_in(key, i) for i in range(3))
+    of_data, of_fits, of_population, of_tables = (jax.random.fold_in(key, i) for i in range(4))
     truth = None
-    if plan.build is not None:
-        population = plan.build(of_population)
+    if plan.drawn is not None:
+        population = plan.drawn.build(of_population)
         truth = _truth(population, num_rows, plan.bound)
     n = num_rows if plan.num_rows is None else plan.num_rows
-    by_delta = plan.intervals is not None and plan.intervals.kind == "delta"
-    weighted = any(("loss", "gmm") in chosen.options for chosen in plan.estimators)
-    moments = population.sample_moments(of_data, n, covariance=by_delta or weighted)
+    covariance = _needs_covariance(plan.estimators, plan.intervals)
+    moments = population.sample_moments(of_data, n, covariance=covariance)
+    tables = None
+    if plan.intervals is not None and plan.intervals.kind == "bootstrap":
+        tables = _resample(moments, of_tables, plan.intervals.num_resamples)
     estimates, spreads = [], []
     for chosen in plan.estimators:
         # By its label, so that another estimator beside it changes nothing.
         own = jax.random.fold_in(of_fits, zlib.crc32(chosen.label.encode()))
         estimates.append(chosen(moments, plan.num_classes, own))
-        spreads.append(_spread(chosen, moments, estimates[-1], own, plan))
+        spreads.append(_spread(chosen, moments, tables, estimates[-1], own, plan))
     return truth, estimates, spreads
 
 
+def _needs_covariance(estimators: tuple[Chosen, ...], intervals: Intervals | None) -> bool:
+    by_delta = intervals is not None and intervals.kind == "delta"
+    return by_delta or any(chosen.is_weighted for chosen in estimators)
+
+
+def _resample(moments: Moments, key: Array, number: int) -> Float[Array, "r a d_z d_x d_y"]:
+    """Draw tables like the one observed, the same for all estimators."""
+    counts = counts_of(moments)
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(number))
+    tables = multinomial(keys, counts.sum(), counts.reshape(-1))
+    return tables.reshape(-1, *counts.shape)
+
+
 def _spread(
-    chosen: Chosen, moments: Moments, estimate: Estimated, key: Array, plan: Plan
+    chosen: Chosen,
+    moments: Moments,
+    tables: Array | None,
+    estimate: Estimated,
+    key: Array,
+    plan: Plan,
 ) -> Spread | None:
     intervals, k = plan.intervals, plan.num_classes
     if intervals is None:
@@ -251,25 +278,22 @@ def _spread(
         ate, effects, shares = jnp.split(flat, sizes)
         return ate[0], effects, shares
 
-    if intervals.kind == "delta":
+    if tables is None:
         covariance = delta_covariance(lambda m: vector(chosen(m, k, key)), moments)
         se = jnp.sqrt(jnp.diagonal(covariance))
         quantile = jax.scipy.stats.norm.ppf(0.5 + intervals.confidence / 2).astype(se.dtype)
         middle = vector(estimate)
         return Spread(parts(se), parts(middle - quantile * se), parts(middle + quantile * se))
-    counts = counts_of(moments)
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(intervals.num_resamples))
-    tables = multinomial(keys, counts.sum(), counts.reshape(-1))
-    weighted = ("loss", "gmm") in chosen.options
 
-    def resample(cells: Array, own: Array) -> Array:
-        table = moments_.from_counts(
-            cells.reshape(counts.shape), moments.value_y, covariance=weighted
-        )
-        return vector(chosen(table, k, own))
+    def resample(cells: Array, index: Array) -> Array:
+        table = moments_.from_counts(cells, moments.value_y, covariance=chosen.is_weighted)
+        found = chosen(table, k, jax.random.fold_in(key, index))
+        exists = jnp.all(found.status != jnp.array([int(s) for s in NO_ESTIMATE]))
+        return jnp.where(exists, vector(found), jnp.nan)
 
-    draws = jax.vmap(resample)(tables, keys)
-    # Resamples without a number are left out, as `fit` does; where all are, so is the interval.
+    draws = jax.vmap(resample)(tables, jnp.arange(len(tables)))
+    # As `fit` does: without resamples that have no estimate; no interval where most have none.
+    draws = jnp.where(jnp.mean(jnp.isnan(draws[:, 0])) > 0.5, jnp.nan, draws)
     tail = (1 - intervals.confidence) / 2
     lower, upper = jnp.nanquantile(draws, jnp.array([tail, 1 - tail]), axis=0)
     return Spread(parts(jnp.nanstd(draws, axis=0, ddof=1)), parts(lower), parts(upper))

@@ -1,0 +1,136 @@
+"""What a study runs and shows: estimators with options, intervals, figures; checked."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+from jaxmix.study.methods import METHODS, Chosen
+from jaxmix.study.source import Source, check_among, check_keys, check_type, suggest
+
+INTERVALS = ("delta", "bootstrap")
+FIGURES = ("curves", "histograms")
+
+_INTERVALS = {"kind": str, "confidence": float, "num_resamples": int}
+_FIGURE = {
+    "kind": str, "title": str, "x": str, "metrics": list, "estimators": list, "log_x": bool,
+    "log_y": bool, "x_label": str, "note": str, "file": str,
+}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Intervals:
+    """How replicates get intervals.
+
+    Attributes
+    ----------
+    kind
+        ``"delta"``: normal, by the delta method; ``"bootstrap"``: percentiles of multinomial
+        resamples of the table.
+    confidence
+        Of the intervals.
+    num_resamples
+        For the bootstrap.
+    """
+
+    kind: str
+    confidence: float = 0.95
+    num_resamples: int = 200
+
+
+def check_name(source: Source, keys: tuple[str, ...], name: str) -> None:
+    """Refuse what is no good name of a file."""
+    if not name.strip(".") or not all(c.isalnum() or c in "-_." for c in name):
+        source.fail(keys, f"{keys[-1]} is {name!r}; use letters, digits, '-', '_' and '.'")
+
+
+def estimators_of(source: Source) -> tuple[Chosen, ...]:
+    """Return the methods; a label that is no method's name takes `method` from its options."""
+    labels = source.data["estimators"]
+    options = source.data.get("options", {})
+    if not labels:
+        source.fail(("estimators",), "estimators is empty; name at least one")
+    if len(set(map(str, labels))) < len(labels):
+        source.fail(("estimators",), "estimators names one of them twice; give each its own label")
+    for label, own in options.items():
+        check_type(source, ("options", label), own, dict)
+        if label not in labels:
+            source.fail(("options", label), f"[options.{label}] belongs to no estimator"
+                        f"{suggest(label, [str(name) for name in labels])}")  # fmt: skip
+    chosen = []
+    for label in labels:
+        if not isinstance(label, str):
+            source.fail(("estimators",), f"estimators has {label!r}; use names in quotes")
+        own = dict(options.get(label, {}))
+        method = own.pop("method", label)
+        check_type(source, ("options", label, "method"), method, str)
+        if method not in METHODS:
+            place = ("options", label, "method") if label in options else ("estimators",)
+            source.fail(place, f"unknown estimator {method!r}{suggest(str(method), METHODS)}; "
+                        "a label of your own needs method = ... under [options.LABEL]")  # fmt: skip
+        known = METHODS[method].options
+        for option, value in own.items():
+            place = ("options", label, option)
+            if option not in known:
+                allowed = ", ".join(sorted(known)) or "none"
+                source.fail(place, f"{method} has no option {option!r}; it takes {allowed}")
+            if isinstance(known[option], tuple):
+                check_among(source, place, value, known[option])
+                continue
+            check_type(source, place, value, known[option])
+            if not isinstance(value, bool) and value <= 0:
+                source.fail(place, f"{option} is {value}; it has to be above 0")
+        chosen.append(Chosen(label, method, tuple(sorted(own.items()))))
+    return tuple(chosen)
+
+
+def intervals_of(source: Source, estimators: Sequence[Chosen]) -> Intervals | None:
+    """Return the intervals that are asked for, or None."""
+    table = source.data.get("intervals")
+    if table is None:
+        return None
+    check_keys(source, ("intervals",), table, _INTERVALS)
+    intervals = Intervals(**({"kind": "delta"} | table))
+    if intervals.kind not in INTERVALS:
+        source.fail(
+            ("intervals", "kind"), f"kind is {intervals.kind!r}; use 'delta' or 'bootstrap'"
+        )
+    if not 0 < intervals.confidence < 1:
+        source.fail(("intervals", "confidence"),
+                    f"confidence is {intervals.confidence}; it lies between 0 and 1")  # fmt: skip
+    if intervals.num_resamples < 20:
+        source.fail(("intervals", "num_resamples"),
+                    f"num_resamples is {intervals.num_resamples}; use at least 20")  # fmt: skip
+    for chosen in estimators:
+        if intervals.kind == "delta" and not METHODS[chosen.method].differentiable:
+            source.fail(("intervals", "kind"), f"{chosen.label} has no derivatives for intervals "
+                        "by 'delta'; use kind = \"bootstrap\", or leave it out")  # fmt: skip
+    return intervals
+
+
+def check_figure(
+    source: Source,
+    table: str,
+    figure: Any,
+    factors: Sequence[str],
+    estimators: Sequence[Chosen],
+) -> None:
+    """Refuse a table of a figure that could not be drawn."""
+    place = (table,)
+    check_type(source, place, figure, dict)
+    check_keys(source, place, figure, _FIGURE)
+    check = functools.partial(check_among, source)
+    if "file" in figure:
+        check_name(source, (*place, "file"), figure["file"])
+    for metric in figure.get("metrics", ()):
+        check_type(source, (*place, "metrics"), metric, str)
+    if "kind" in figure:
+        check((*place, "kind"), figure["kind"], FIGURES)
+        if figure["kind"] == "curves" and not factors:
+            source.fail(place, "curves need a factor that varies; add [grid], or use histograms")
+    if "x" in figure:
+        check((*place, "x"), figure["x"], factors)
+    for label in figure.get("estimators", ()):
+        check((*place, "estimators"), label, [chosen.label for chosen in estimators])
