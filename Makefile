@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 OUT ?= out
 
-.PHONY: demo test lint bench lock clean
+.PHONY: demo paper test lint bench lock clean
 
 $(VENV)/.done: requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -15,6 +15,9 @@ $(VENV)/.done: requirements.lock pyproject.toml
 demo: $(VENV)/.done  ## the main job on real data
 	mkdir -p $(OUT)
 	$(BIN)/jaxmix demo lalonde --json $(OUT)/lalonde.json --plot $(OUT)/lalonde.png
+
+paper: $(VENV)/.done  ## the paper's four studies, their figures and numbers
+	$(BIN)/python -m experiments.paper --out $(OUT)/paper $(ARGS)
 
 test: $(VENV)/.done  ## all tests, doctests included
 	$(BIN)/python -m pytest $(ARGS)
