@@ -5,7 +5,7 @@
 
 import importlib.metadata
 
-from jaxmix import features, moments, populations
+from jaxmix import features, moments, populations, study
 from jaxmix.data import CausalData, read
 from jaxmix.estimators import baselines, bridge, factorization, spectral, synthetic
 from jaxmix.fit import fit
@@ -42,5 +42,6 @@ __all__ = [
     "read",
     "specification",
     "spectral",
+    "study",
     "synthetic",
 ]

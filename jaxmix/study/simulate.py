@@ -77,8 +77,11 @@ def draw(spec: PopulationSpec, num_rows: int, seed: int, *, with_class: bool = F
     of_population, of_rows = (jax.random.fold_in(jax.random.key(seed), i) for i in range(2))
     population = spec.build(of_population)
     columns = {name: np.asarray(v) for name, v in population.sample(of_rows, num_rows).items()}
-    if not with_class:
-        columns = {name: values for name, values in columns.items() if name != "U"}
+    columns = {
+        name: columns[name]
+        for name in sorted(columns, key=lambda name: ("TZXYU".index(name[0]), name))
+        if with_class or name != "U"
+    }
     law = population.law
     return Drawn(
         columns,
