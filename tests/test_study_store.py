@@ -1,5 +1,6 @@
 """The folder of a study: what a killed process leaves, processes that share, what is refused."""
 
+import datetime
 import json
 import os
 import signal
@@ -174,6 +175,8 @@ def test_manifest_says_what_ran(undisturbed):
         assert own["factors"] == dict(cell.factors)
         assert own["seconds"] >= 0
         assert own["replicates_per_second"] > 0
+        finished = datetime.datetime.fromisoformat(own["finished"])
+        assert abs(datetime.datetime.now(datetime.UTC) - finished) < datetime.timedelta(hours=1)
     text = json.dumps(content)
     for word in (f'"jax": "{jax.__version__}"', '"jaxmix"', '"jaxlib"', '"numpy"', "float64"):
         assert word in text
@@ -229,7 +232,7 @@ def test_folders_of_another_study_or_configuration(undisturbed, tmp_path):
     for change in ("seed=3", "num_replicates=10", "num_rows=50", 'estimators=["bridge"]'):
         for command in ("run", "status", "summarize", "plot"):
             message = refused("study", command, path, *out, "--set", change)
-            assert "another configuration" in message
+            assert "seed, estimators, replicates or factors were changed" in message
             assert "--out" in message
     assert {p: p.stat().st_mtime_ns for p in undisturbed.folder.rglob("*")} == before
 
