@@ -78,9 +78,11 @@ def bound(
     (0.25, inf)
     """
     m, q = slope.shape
-    if m < q:  # directions beyond the rank need vectors too
-        slope = jnp.concatenate([slope, jnp.zeros((q - m, q), slope.dtype)])
-    _, s, vt = jnp.linalg.svd(slope, full_matrices=False)
+    # Its triangular factor has the same singular values and is quicker to decompose; where it
+    # is wide, directions beyond the rank need vectors too.
+    factor = jnp.linalg.qr(slope, mode="r")
+    factor = jnp.concatenate([factor, jnp.zeros((max(q - m, 0), q), slope.dtype)])
+    _, s, vt = jnp.linalg.svd(factor)
     kept = s > cutoff(slope) * s[0]
     along = jnp.matmul(gradient, vt.T, precision="highest")
     finite = jnp.sum(jnp.where(kept, along / jnp.where(kept, s, 1.0), 0.0) ** 2, axis=1) / n
