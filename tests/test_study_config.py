@@ -105,12 +105,12 @@ WRONG = {
     "empty factor": (changed(("[0.0, 1.0]", "[]")), "zt_strength", ["empty", "at least one value"]),
     "empty zip": (changed(end="[zip]\nxy_strength = []\n"), "xy_strength", ["empty"]),
     "lists of two lengths": (
-        changed(end="[zip]\nxy_strength = [0, 1]\nnum_classes = [1]\n"), "[zip]", ["one length"],
+        changed(end="[zip]\nxy_strength = [0, 1]\nfitted_classes = [1]\n"), "[zip]", ["one length"],
     ),
-    "value twice": (changed(("[0.0, 1.0]", "[0.5, 0.5]")), "zt_strength", ["twice"]),
-    "value twice, whole and real": (changed(("[0.0, 1.0]", "[1, 1.0]")), "zt_strength", ["twice"]),
+    "value twice": (changed(("[0.0, 1.0]", "[0.5, 0.5]")), "[grid]", ["zt_strength=0.5", "twice"]),
+    "value twice, whole and real": (changed(("[0.0, 1.0]", "[1, 1.0]")), "[grid]", ["zt_strength=1.0", "twice"]),
     "pair twice": (
-        changed(end="[zip]\nxy_strength = [0, 0]\nnum_classes = [2, 2]\n"), "[zip]", ["twice"],
+        changed(end="[zip]\nxy_strength = [0, 0]\nfitted_classes = [2, 2]\n"), "[grid]", ["twice"],
     ),
     "factor fixed besides": (
         changed(('"paper_main"', '"paper_main"\nzt_strength = 0.1')), "zt_strength = [",
@@ -123,7 +123,7 @@ WRONG = {
         changed(end="[zip]\nzt_strength = [0.2]\n"), "zt_strength = [0.2]", ["[grid]"],
     ),
     "no rows in a cell": (
-        changed(("num_rows = 1000\n", ""), end="num_rows = [0, 10]\n"), "num_rows", ["least 1"],
+        changed(("num_rows = 1000\n", ""), end="num_rows = [0, 10]\n"), "num_rows", ["has 0", "between 1 and"],
     ),
     "no estimator": (changed((ESTIMATORS, "[]")), "estimators", ["empty", "at least one"]),
     "estimator twice": (changed((ESTIMATORS, '["em", "em"]')), "estimators", ["twice", "label"]),
@@ -150,11 +150,11 @@ WRONG = {
     ),
     "no starts": (
         changed((ESTIMATORS, '["em"]'), end="[options.em]\nnum_starts = 0\n"), "num_starts",
-        ["0", "at least 1"],
+        ["0", "above 0"],
     ),
     "no steps": (
         changed((ESTIMATORS, '["factorization"]'), end="[options.factorization]\nmax_steps = -1\n"),
-        "max_steps", ["-1", "at least 1"],
+        "max_steps", ["-1", "above 0"],
     ),
     "unknown kind": (changed(("paper_main", "paper_min")), "kind", ["'paper_min'", "paper_main"]),
     "no kind": (changed(('kind = "paper_main"\n', "")), "[population]", ["kind", "use one of"]),
@@ -168,7 +168,7 @@ WRONG = {
     "seed of the population": (
         changed(('"paper_main"', '"random_discrete"\npopulation_seed = -1'),
                 ("zt_strength = [0.0, 1.0]", "num_classes = [2]")),
-        "population_seed", ["-1", "at least 0"],
+        "population_seed", ["-1", "between 0 and"],
     ),
     "huge seed of the population": (
         changed(('"paper_main"', '"random_discrete"\npopulation_seed = 99999999999999999999'),
@@ -187,7 +187,7 @@ WRONG = {
         changed(*GAUSSIAN, (ESTIMATORS, '["regression_adjustment"]')), "estimators", ["discrete"],
     ),
     "more classes than levels": (
-        changed(("num_rows = 1000", "num_rows = 1000\nnum_classes = 3")), "estimators",
+        changed(("num_rows = 1000", "num_rows = 1000\nfitted_classes = 3")), "estimators",
         ["spectral", "at most 2 classes", "not 3"],
     ),
     "no derivatives": (
@@ -199,8 +199,8 @@ WRONG = {
         ["gaussian", "delta"],
     ),
     "replicates": (changed(("num_replicates = 20", "num_replicates = 0")), "num_replicates",
-                   ["0", "at least 1"]),
-    "negative seed": (changed(("seed = 1", "seed = -1")), "seed", ["-1", "at least 0"]),
+                   ["0", "between 1 and"]),
+    "negative seed": (changed(("seed = 1", "seed = -1")), "seed", ["-1", "between 0 and"]),
     "name with a slash": (changed(('"tiny"', '"a/b"')), "name", ["'a/b'", "letters"]),
     "name of another folder": (changed(('"tiny"', '".."')), "name", ["'..'"]),
     "name that is empty": (changed(('"tiny"', '""')), "name", ["letters"]),
@@ -308,7 +308,7 @@ def test_overrides_replace_any_key(tmp_path):
         ("options.spectral.fast=true", ["--set options.spectral.fast: ", "'fast'"]),
         ("nope=1", ["--set nope: ", "'nope'"]),
         ("num_replicates=many", ["--set num_replicates: ", "'many'", "whole number"]),
-        ("estimators=[spectral]", ["--set estimators: ", "quotes"]),
+        ("estimators=[spectral]", ["--set estimators=[spectral]: ", "quotes"]),
     ],
 )
 def test_an_error_in_an_override_names_it(override, words, tmp_path):
@@ -379,7 +379,7 @@ def test_every_cell_has_a_hash_of_its_own(tmp_path):
 def test_classes_that_are_fitted_default_to_those_of_the_population(tmp_path):
     text = TINY.replace('"paper_main"', '"block"\nnum_classes = 3')
     assert {cell.num_classes for cell in study.load(write(tmp_path, text)).cells} == {3}
-    two = text.replace("num_rows", "num_classes = 2\nnum_rows")
+    two = text.replace("num_rows", "fitted_classes = 2\nnum_rows")
     cells = study.load(write(tmp_path, two)).cells
     assert {(cell.num_classes, cell.population.num_classes) for cell in cells} == {(2, 3)}
 

@@ -119,7 +119,7 @@ def test_seeds_rows_and_cells_have_draws_of_their_own(stores, tmp_path):
 
 
 def test_classes_that_are_fitted_do_not_enter_the_draw(stores, tmp_path):
-    text = TEXTS["fixed"].replace("seed = 3", "seed = 3\nnum_classes = 1")
+    text = TEXTS["fixed"].replace("seed = 3", "seed = 3\nfitted_classes = 1")
     cells = study.load(write(tmp_path, text)).cells
     keys = [jax.random.key_data(cell_key(cell)).tolist() for cell in cells]
     expected = stores["fixed"].config.cells

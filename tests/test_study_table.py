@@ -39,7 +39,7 @@ RESAMPLED = BASE.replace('["spectral", "mine", "difference_in_means"]', '["bridg
     '[options.mine]\nmethod = "bridge"\n', ""
 )
 RESAMPLED = RESAMPLED.replace("[0, 0.5]", "[0.5]").replace("[0.0, 1.0]", "[0.0]")
-RESAMPLED = RESAMPLED.replace(f"= {N}", "= 400").replace(f"= {R}", "= 6")
+RESAMPLED = RESAMPLED.replace(f"num_replicates = {R}", "num_replicates = 6")
 RESAMPLED += '[intervals]\nkind = "bootstrap"\nconfidence = 0.8\nnum_resamples = 30\n'
 
 
@@ -197,12 +197,12 @@ def test_bootstrap_intervals_are_those_of_a_loop(tmp_path):
     for i in range(6):
         moments, key = draw(store, i)
         counts = np.asarray(store.config.cells[0].population.build().counts(
-            jax.random.fold_in(key, 0), 400))  # fmt: skip
+            jax.random.fold_in(key, 0), N))  # fmt: skip
         of_tables = jax.random.fold_in(key, 3)
         values = []  # of those resamples that have an estimate
         for b in range(30):
             own = jax.random.fold_in(of_tables, b)[None]
-            cells = sampling.multinomial(own, 400, jax.numpy.asarray(counts.reshape(-1)))
+            cells = sampling.multinomial(own, N, jax.numpy.asarray(counts.reshape(-1)))
             resampled = jm.moments.from_counts(cells[0].reshape(counts.shape), moments.value_y)
             solution = jm.bridge.solve(resampled, rank=2)
             if int(solution.status) not in WITHOUT:
