@@ -108,7 +108,9 @@ WRONG = {
         changed(end="[zip]\nxy_strength = [0, 1]\nfitted_classes = [1]\n"), "[zip]", ["one length"],
     ),
     "value twice": (changed(("[0.0, 1.0]", "[0.5, 0.5]")), "[grid]", ["zt_strength=0.5", "twice"]),
-    "value twice, whole and real": (changed(("[0.0, 1.0]", "[1, 1.0]")), "[grid]", ["zt_strength=1.0", "twice"]),
+    "value twice, whole and real": (
+        changed(("[0.0, 1.0]", "[1, 1.0]")), "[grid]", ["zt_strength=1.0", "twice"],
+    ),
     "pair twice": (
         changed(end="[zip]\nxy_strength = [0, 0]\nfitted_classes = [2, 2]\n"), "[grid]", ["twice"],
     ),
@@ -123,7 +125,8 @@ WRONG = {
         changed(end="[zip]\nzt_strength = [0.2]\n"), "zt_strength = [0.2]", ["[grid]"],
     ),
     "no rows in a cell": (
-        changed(("num_rows = 1000\n", ""), end="num_rows = [0, 10]\n"), "num_rows", ["has 0", "between 1 and"],
+        changed(("num_rows = 1000\n", ""), end="num_rows = [0, 10]\n"), "num_rows",
+        ["has 0", "between 1 and"],
     ),
     "no estimator": (changed((ESTIMATORS, "[]")), "estimators", ["empty", "at least one"]),
     "estimator twice": (changed((ESTIMATORS, '["em", "em"]')), "estimators", ["twice", "label"]),
