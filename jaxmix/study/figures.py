@@ -38,7 +38,13 @@ _NAMES = {
     "zt_strength": "strength of Z to T",
     "xy_strength": "strength of X to Y",
     "num_rows": "rows",
+    "num_classes": "classes",
+    "proxy_strength": "strength of the proxies",
     "ate": "average effect",
+    "effects": "class effects",
+    "shares": "class shares",
+    "ate_median_bias": "median bias of the ATE",
+    "nn_parafac": "NN-PARAFAC",
 }
 
 _BOUNDED = {"error_mean": "bound_error", "error_trimmed": "bound_error", "ate_rmse": "bound_ate"}
