@@ -27,7 +27,7 @@ ONE = BASE.split("[grid]")[0]
 
 NO_BOUND = ('["spectral", "bridge"]', '["bridge"]\nbound = false')
 RANDOM = ONE.replace("paper_main", "random_discrete").replace(*NO_BOUND)
-RANDOM += '[grid]\nfamily = ["strong", "generic"]\n'
+RANDOM += '[grid]\nfamily = ["generic"]\n'
 
 
 @pytest.fixture(scope="module")
@@ -163,7 +163,7 @@ def test_histograms_of_random_populations_have_no_one_truth(random, tmp_path):
 
 
 def test_a_factor_in_words_has_no_axis(random, tmp_path):
-    with pytest.raises(InputError, match="numbers on the axis, and family has 'strong'"):
+    with pytest.raises(InputError, match="numbers on the axis, and family has 'generic'"):
         drawn(random, tmp_path, start=RANDOM)
 
 
