@@ -99,7 +99,7 @@ def intervals_of(source: Source, estimators: Sequence[Chosen]) -> Intervals | No
         )
     if not 0 < intervals.confidence < 1:
         source.fail(("intervals", "confidence"),
-                    f"confidence is {intervals.confidence}; it lies between 0 and 1")  # fmt: skip
+                    f"confidence is {intervals.confidence}; use one between 0 and 1")  # fmt: skip
     if intervals.num_resamples < 20:
         source.fail(("intervals", "num_resamples"),
                     f"num_resamples is {intervals.num_resamples}; use at least 20")  # fmt: skip

@@ -133,7 +133,7 @@ def simulate_command(
     if rows < 1:
         raise InputError(f"-n is {rows}; it has to be at least 1")
     if not 0 <= seed < 1 << 63:
-        raise InputError(f"--seed is {seed}; it lies between 0 and 2^63 - 1")
+        raise InputError(f"--seed is {seed}; it has to lie between 0 and 2^63 - 1")
     check_folder(output)
     simulate.check_ending(output)
     spec = population_of_file(str(population))

@@ -184,7 +184,7 @@ def from_source(source: Source) -> Config:
     ):  # fmt: skip
         most = _MOST_ROWS if key == "num_rows" else _MOST_SEED - 1
         if key in data and not least <= data[key] <= most:
-            source.fail((key,), f"{key} is {data[key]}; it lies between {least} and {most}")
+            source.fail((key,), f"{key} is {data[key]}; it has to lie between {least} and {most}")
     estimators = estimators_of(source)
     intervals = intervals_of(source, estimators)
     cells = _cells(source, estimators, intervals)
@@ -242,7 +242,9 @@ def _cells(
             for value in values if name in _CELL_NUMBERS else ():
                 check_type(source, (table, name), value, int)
                 if not 1 <= value <= _MOST_ROWS:
-                    source.fail((table, name), f"{name} has {value}; it lies between 1 and 2^53")
+                    source.fail(
+                        (table, name), f"{name} has {value}; use values from 1 to 2^53"
+                    )
     for table in ("grid", "zip"):
         if table in data and not data[table]:
             source.fail((table,), f"[{table}] is empty; add a factor with its values, or drop it")

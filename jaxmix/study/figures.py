@@ -141,13 +141,13 @@ def _curves(store: Store, figure: Mapping[str, Any], lines: Sequence[Mapping[str
         series = []
         for label in _chosen(store, figure):
             for group in _groups(store, others):
+                xs = _values(store, x, group)
                 own = {
                     line[x]: line
                     for line in lines
                     if line["metric"] == metric and line["estimator"] == label
                     and all(line[name] == value for name, value in group.items())
                 }  # fmt: skip
-                xs = _values(store, x, group)
                 found = [_value_of(own.get(value), metric) for value in xs]
                 if all(math.isnan(value) for value, _ in found):
                     continue  # an estimator without classes has no such metric

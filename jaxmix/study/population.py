@@ -75,7 +75,7 @@ class PopulationSpec:
             check_type(source, place(name), value, known[name].types)
         seed = given.get(SEED)
         if seed is not None and not 0 <= seed < 1 << 63:
-            source.fail(place(SEED), f"{SEED} is {seed}; it lies between 0 and 2^63 - 1")
+            source.fail(place(SEED), f"{SEED} is {seed}; it has to lie between 0 and 2^63 - 1")
         filled = {n: known[n].exact(given.get(n, known[n].default)) for n in known if n != SEED}
         parameters = tuple(sorted(filled.items()))
         try:

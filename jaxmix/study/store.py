@@ -18,6 +18,7 @@ import importlib.metadata
 import json
 import os
 import pathlib
+import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -103,9 +104,10 @@ class Store:
         if not self.folder.is_dir():
             return
         if not self.manifest_path.is_file():
-            # A folder in the making has locks and partial files only.
-            found = [p for p in self.folder.rglob("*") if not p.name.startswith(".")]
-            if any(p != self.folder / "replicates" for p in found):
+            # A folder in the making has locks and partial files only, and their folders.
+            found = [p.relative_to(self.folder).parts for p in self.folder.rglob("*")]
+            visible = [p for p in found if not any(part.startswith(".") for part in p)]
+            if any(p != ("replicates",) for p in visible):
                 raise InputError(
                     f"the folder {str(self.folder)!r} holds other files and no study; "
                     "name an empty folder by --out"
@@ -220,11 +222,15 @@ class Store:
 
     def tidy(self) -> None:
         """Remove what killed processes left, once every cell is there."""
-        if self.num_done() == len(self.config.cells):
-            for pattern in (".*.partial", ".*.lock"):
-                for path in self.folder.glob(f"replicates/{pattern}"):
-                    if path.name != ".manifest.lock":  # others may be waiting for it
-                        path.unlink(missing_ok=True)
+        if self.num_done() < len(self.config.cells):
+            return
+        for path in self.folder.glob("replicates/.*"):
+            # Others may be waiting for the manifest's lock.
+            if path.suffix in (".partial", ".lock") and path.name != ".manifest.lock":
+                path.unlink(missing_ok=True)
+        with self._locked("manifest"):
+            for path in self.folder.glob(".manifest.json.*"):
+                shutil.rmtree(path, ignore_errors=True)
 
 
 class TableWriter:
