@@ -289,7 +289,9 @@ def test_a_folder_is_no_table(tmp_path, capsys):
         (["demo"], ["command"]),
         (["demo", "lalond"], ["lalond"]),
         (["demo", "lalonde", "--resamples", "3"], ["3", "at least 20"]),
-        (["simulate", "population.toml"], ["simulate"]),
+        (["simulate", "population.toml"], ["--output"]),
+        (["study"], ["command"]),
+        (["identify", "graph.toml"], ["identify"]),
         (["--verbose"], ["--verbose"]),
     ],
     ids=" ".join,
@@ -723,7 +725,8 @@ def test_version(capsys):
 def test_help_lists_the_commands(arguments, capsys):
     assert cli.run(arguments) == 0
     out, err = capsys.readouterr()
-    assert re.search(r"Commands:\n  fit .*\n  demo ", out)
+    listed = re.findall(r"^  (\w+)  ", out.split("Commands:")[1], re.MULTILINE)
+    assert listed == ["fit", "simulate", "demo", "study"]
     assert err == ""
 
 

@@ -126,7 +126,7 @@ WRONG = {
     ),
     "no rows in a cell": (
         changed(("num_rows = 1000\n", ""), end="num_rows = [0, 10]\n"), "num_rows",
-        ["has 0", "between 1 and"],
+        ["has 0", "from 1 to 2^53"],
     ),
     "no estimator": (changed((ESTIMATORS, "[]")), "estimators", ["empty", "at least one"]),
     "estimator twice": (changed((ESTIMATORS, '["em", "em"]')), "estimators", ["twice", "label"]),

@@ -242,9 +242,7 @@ def _cells(
             for value in values if name in _CELL_NUMBERS else ():
                 check_type(source, (table, name), value, int)
                 if not 1 <= value <= _MOST_ROWS:
-                    source.fail(
-                        (table, name), f"{name} has {value}; use values from 1 to 2^53"
-                    )
+                    source.fail((table, name), f"{name} has {value}; it has to be from 1 to 2^53")
     for table in ("grid", "zip"):
         if table in data and not data[table]:
             source.fail((table,), f"[{table}] is empty; add a factor with its values, or drop it")
