@@ -41,13 +41,14 @@ def test_smoke_runs_from_its_file_to_its_figures(tmp_path):
 
 def test_the_comparison_has_every_row_of_the_paper(tmp_path):
     few = ["num_replicates=5", 'estimators=["synthetic"]']
-    rows, paths = paper.run(tmp_path, few)
+    rows, paths = paper.run(tmp_path, few, long=50)
     assert {row.study for row in rows} == set(paper.STUDIES)
     own = paper.numbers()
     beside = [row for row in rows if not math.isnan(row.paper)]
     strengths = 5
     given = [len(own[name]["synthetic"]) for name in paper.STUDIES]
-    assert len(beside) == strengths * (given[0] + given[1]) + given[2] + given[3]
+    # One more in each sweep: medians over a long run.
+    assert len(beside) == strengths * (given[0] + given[1] + 2) + given[2] + given[3]
     for name, of in (("level2_vs_level3", "zt"), ("level3_vs_level4", "xy")):
         medians = [r for r in rows if r.study == name and r.quantity == "median error"]
         assert [r.at for r in medians] == [f"{of} = {i / 10}" for i in range(11)]
@@ -55,7 +56,9 @@ def test_the_comparison_has_every_row_of_the_paper(tmp_path):
             f"{of} = {value}" for value in own[name]["values"]
         ]
     page = paper.report(rows)
-    assert page.count("\n| level2_vs_level3 |") == strengths * given[0] + 11 * 2 + strengths
+    every = 11 * 2 + strengths  # medians and trimmed means, and the paper's means
+    assert page.count("\n| level2_vs_level3 |") == strengths * (given[0] + 1) + every + strengths
+    assert "of 10 within three standard errors" in page
     assert all(path.is_file() for path in paths)
 
 
@@ -67,7 +70,20 @@ def test_a_difference_is_measured_in_the_errors_of_both():
     (row,) = [r for r in paper.compare("level2_vs_level3", [line]) if not math.isnan(r.paper)]
     # The paper's 100 replicates have twice the error of our 400.
     assert row.z == pytest.approx((0.0247 - 0.0297) / (0.001 * math.sqrt(5)))
-    assert "1 of 1 within three" in paper.agreement([row])
+
+
+def test_medians_are_compared_by_ranks():
+    values = np.arange(1000.0) ** 3  # skewed
+    assert paper.rank_z(values, np.median(values), 100) == pytest.approx(0.0)
+    # 600 of 1,000 beyond: 0.1 over the errors of 100 draws, and of ours.
+    expected = 0.1 / math.sqrt(0.25 / 100 + 0.24 / 1000)
+    assert paper.rank_z(values, values[399], 100) == pytest.approx(expected)
+    row = paper.Row("", "", "synthetic", paper.LONG_MEDIAN, 1.0, 1.0, 0.1, -2.0)
+    assert "1 of 1 within three standard errors" in paper.agreement([row])
+    # The spread that the formula has is that of medians of 100.
+    rng = np.random.default_rng(0)
+    drawn = [paper.rank_z(values, np.median(rng.choice(values, 100)), 100) for _ in range(2000)]
+    assert np.std(drawn) == pytest.approx(math.sqrt(0.25 / 100 / (0.25 / 100 + 0.00025)), abs=0.05)
 
 
 def test_paper_says_in_one_line_what_is_wrong(tmp_path, capsys):
