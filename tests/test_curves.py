@@ -285,8 +285,9 @@ def test_extent_of_nothing_and_of_one_value():
     assert extent(np.empty(0), np.empty(0), log=True) == (0.0, 1.0)
     low, high = extent(np.array([5.0]), np.array([5.0]), log=False)
     assert low < 5.0 < high
+    # An interval that reaches zero widens a logarithmic axis by half a decade.
     low, high = extent(np.array([1.0, 10.0]), np.array([-3.0, 10.0]), log=True)
-    assert (low, high) == (-1.0, 1.0)
+    assert (low, high) == (-0.5, 1.0)
 
 
 def test_alone():

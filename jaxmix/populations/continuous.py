@@ -14,10 +14,10 @@ from jax.scipy.stats import norm
 from jaxtyping import Array, Float, Int
 
 from jaxmix.features import Views
-from jaxmix.mixture import EffectLaw
 from jaxmix.moments import Moments, from_rows
 from jaxmix.populations.bounds import EfficiencyBound, checked_level
 from jaxmix.populations.gmm import Seconds, covariance_of, gmm_bound, tensor_of
+from jaxmix.populations.truth import Truth
 
 FAMILIES = ("gaussian", "uniform")
 
@@ -26,7 +26,7 @@ _HALF = math.sqrt(3.0)  # half-width of a uniform law of standard deviation 1
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class ContinuousPopulation:
+class ContinuousPopulation(Truth):
     """A population of level 3 with two arms, continuous proxies and a continuous outcome.
 
     Within class u the columns of Z and X are independent, with means `z_means[u]`, `x_means[u]`
@@ -72,11 +72,6 @@ class ContinuousPopulation:
     family: str = dataclasses.field(default="gaussian", metadata={"static": True})
 
     @property
-    def num_classes(self) -> int:
-        """Number of classes k."""
-        return self.shares.shape[-1]
-
-    @property
     def level(self) -> int:
         """The strongest level whose independences hold, 2 or 3; of concrete values alone.
 
@@ -86,43 +81,10 @@ class ContinuousPopulation:
         slopes = np.asarray(self.slopes)[np.asarray(self.shares) > 0]
         return 3 if np.abs(slopes).max() > np.sqrt(np.finfo(slopes.dtype).eps) else 2
 
-    def _law(self, shares: Float[Array, " k"]) -> EffectLaw:
-        effects = self.class_means[1] - self.class_means[0]
-        order = jnp.argsort(effects)
-        return EffectLaw(shares[order], effects[order])
-
-    @property
-    def law(self) -> EffectLaw:
-        """The true effect law of arm 1 against the control."""
-        return self._law(self.shares)
-
-    @property
-    def treated_law(self) -> EffectLaw:
-        """The true effect law among those in arm 1."""
-        mass = self.arm_masses[1]
-        return self._law(mass / mass.sum())
-
-    @property
-    def ate(self) -> Float[Array, ""]:
-        """The average effect of arm 1 against the control."""
-        return self.law.mean
-
-    @property
-    def att(self) -> Float[Array, ""]:
-        """The average effect among those in arm 1."""
-        return self.treated_law.mean
-
     @property
     def arm_masses(self) -> Float[Array, "2 k"]:
         """``P(T=t, U=u)``."""
         return self.shares * self._treatment()[0]
-
-    @property
-    def naive(self) -> Float[Array, ""]:
-        """The difference in means, ``E[Y | T=1] - E[Y | T=0]``; its bias is naive - ATE."""
-        mass = self.arm_masses
-        means = jnp.sum(mass * self.class_means, axis=1) / mass.sum(1)
-        return means[1] - means[0]
 
     @property
     def range_y(self) -> Float[Array, " 2"]:

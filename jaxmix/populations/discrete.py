@@ -12,15 +12,15 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int
 
-from jaxmix.mixture import EffectLaw
 from jaxmix.moments import Moments, from_counts
 from jaxmix.populations.bounds import EfficiencyBound, bound, checked_level
+from jaxmix.populations.truth import Truth
 from jaxmix.solvers.sampling import multinomial
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class DiscretePopulation:
+class DiscretePopulation(Truth):
     """A population in which class, treatment, proxies and outcome are all discrete.
 
     ``P(u, t, z, x, y) = shares[u] zt[u, t, z] x[u, x] y[u, t, x, y]``: Z may cause T, and where
@@ -57,11 +57,6 @@ class DiscretePopulation:
     outcome_values: Float[Array, " d_y"]
 
     @property
-    def num_classes(self) -> int:
-        """Number of classes k."""
-        return self.shares.shape[-1]
-
-    @property
     def level(self) -> int:
         """The strongest level whose independences hold, 2, 3 or 4; of concrete values alone.
 
@@ -93,39 +88,10 @@ class DiscretePopulation:
         """``E[Y(t) | U=u]``."""
         return jnp.einsum("ux,utxy,y->tu", self.x, self.y, self.outcome_values, precision="highest")
 
-    def _law(self, shares: Float[Array, " k"]) -> EffectLaw:
-        means = self.class_means
-        effects = means[1] - means[0]
-        order = jnp.argsort(effects)
-        return EffectLaw(shares[order], effects[order])
-
     @property
-    def law(self) -> EffectLaw:
-        """The true effect law of arm 1 against the control."""
-        return self._law(self.shares)
-
-    @property
-    def treated_law(self) -> EffectLaw:
-        """The true effect law among those in arm 1."""
-        mass = self.shares * self.zt[:, 1].sum(-1)
-        return self._law(mass / mass.sum())
-
-    @property
-    def ate(self) -> Float[Array, ""]:
-        """The average effect of arm 1 against the control."""
-        return self.law.mean
-
-    @property
-    def att(self) -> Float[Array, ""]:
-        """The average effect among those in arm 1."""
-        return self.treated_law.mean
-
-    @property
-    def naive(self) -> Float[Array, ""]:
-        """The difference in means, ``E[Y | T=1] - E[Y | T=0]``; its bias is naive - ATE."""
-        exact = self.moments()
-        means = exact.y_by_arm / exact.arm_probabilities
-        return means[1] - means[0]
+    def arm_masses(self) -> Float[Array, "a k"]:
+        """``P(T=t, U=u)``."""
+        return (self.shares[:, None] * self.zt.sum(-1)).T
 
     def counts(self, key: Array, n: int | Array) -> Float[Array, "a d_z d_x d_y"]:
         """Draw the table of counts of n rows; the cost does not depend on n.

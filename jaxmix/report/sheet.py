@@ -87,7 +87,8 @@ def alone(shown: np.ndarray) -> np.ndarray:
 def extent(values: np.ndarray, ends: np.ndarray, log: bool) -> tuple[float, float]:
     """Return the range of values and, up to their own spread to either side, of interval ends.
 
-    `ends` includes the values. On a logarithmic axis, of their decimal logarithms.
+    `ends` includes the values. On a logarithmic axis, of their decimal logarithms, and half a
+    decade at most: an interval that comes close to zero has no end there.
 
     Examples
     --------
@@ -100,7 +101,8 @@ def extent(values: np.ndarray, ends: np.ndarray, log: bool) -> tuple[float, floa
         values, ends = np.log10(values), np.log10(np.maximum(ends, np.finfo(float).tiny))
     low, high = float(values.min()), float(values.max())
     span = high - low or (0.5 if log else abs(high) or 1.0)
-    lower, upper = max(float(ends.min()), low - span), min(float(ends.max()), high + span)
+    room = min(span, 0.5) if log else span
+    lower, upper = max(float(ends.min()), low - room), min(float(ends.max()), high + room)
     return (lower, upper) if lower < upper else (low - span / 2, high + span / 2)
 
 

@@ -47,7 +47,7 @@ _NAMES = {
     "nn_parafac": "NN-PARAFAC",
 }
 
-_BOUNDED = {"error_mean": "bound_error", "error_trimmed": "bound_error", "ate_rmse": "bound_ate"}
+_BOUNDED = {"error_mean": "bound_error", "ate_rmse": "bound_ate"}
 """Metrics beside which an efficiency bound is drawn, and the column it is in."""
 
 

@@ -33,27 +33,42 @@ def replicates(store: Store, cell: Cell) -> dict[str, Replicates]:
         for name in pa.parquet.read_schema(path).names
         if name not in factors | {"cell", "estimator", "replicate"}
     ]
+    # What is the same in every row is read once: a fixed population has one truth.
+    fixed = [
+        n for n in names if n.startswith(("true_", "bound_")) and not cell.population.is_random
+    ]
+    names = [name for name in names if name not in fixed]
     labels = [chosen.label for chosen in store.config.estimators]
-    columns: dict[str, dict[str, list[Any]]] = {
-        label: {name: [] for name in names} for label in labels
-    }
-    # A batch at a time, so that memory is that of the numbers kept, not of the whole table.
+    found: dict[str, dict[str, Any]] = {label: {} for label in labels}
+    ends = dict.fromkeys(labels, 0)
+    # A batch at a time into arrays of the final size: memory is that of the numbers kept.
     with pa.parquet.ParquetFile(path) as file:
-        for batch in file.iter_batches(batch_size=_BATCH, columns=[*names, "estimator"]):
+        size = file.metadata.num_rows // len(labels)
+        first = next(file.iter_batches(1, columns=fixed)) if fixed else {}
+        for batch in file.iter_batches(_BATCH, columns=[*names, "estimator"]):
             of = batch["estimator"].cast(pa.string())
             for label in labels:
                 own = batch.filter(pa.compute.equal(of, label))
-                if own.num_rows:
-                    for name, parts in columns[label].items():
-                        parts.append(_to_numpy(own[name]))
-    return {label: _replicates(parts) for label, parts in columns.items()}
+                if not own.num_rows:
+                    continue
+                rows = slice(ends[label], ends[label] + own.num_rows)
+                ends[label] = rows.stop
+                for name in names:
+                    part = _to_numpy(own[name])
+                    if name not in found[label]:
+                        empty = part is None
+                        whole = None if empty else np.empty((size, *part.shape[1:]), part.dtype)
+                        found[label][name] = whole
+                    if part is not None:
+                        found[label][name][rows] = part
+    for name in fixed:
+        value = _to_numpy(first[name])[0]
+        for own in found.values():
+            own[name] = np.broadcast_to(value, (size, *value.shape))
+    return {label: _replicates(own) for label, own in found.items()}
 
 
-def _replicates(columns: dict[str, list[Any]]) -> Replicates:
-    found: dict[str, Any] = {
-        name: None if any(part is None for part in parts) else np.concatenate(parts)
-        for name, parts in columns.items()
-    }
+def _replicates(found: dict[str, Any]) -> Replicates:
     truth = {name: found[f"true_{name}"] for name in _ESTIMATED}
     truth |= {name: found[name] for name in ("bound_ate", "bound_error") if name in found}
     intervals = {
@@ -67,7 +82,7 @@ def _replicates(columns: dict[str, list[Any]]) -> Replicates:
     )  # fmt: skip
 
 
-def _to_numpy(column: Any) -> np.ndarray | None:
+def _to_numpy(column: Any) -> Any:
     """Return numbers, the numbers of statuses, or lists as a matrix; None for a column of nulls."""
     pa = parquet()
     if pa.types.is_list(column.type):
