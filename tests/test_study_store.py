@@ -45,18 +45,25 @@ def finish(started):
     return started.returncode, out, err
 
 
+def partial_files(folder):
+    """Return the names of tables that are being written, or were when their process was killed."""
+    return {path.name for path in folder.glob("replicates/.*.partial")}
+
+
 def test_killed_at_any_moment_and_resumed(undisturbed, tmp_path):
     path = write(tmp_path, MANY)
     folder = tmp_path / "out"
     store = study.Store(folder, undisturbed.config)
     rng = np.random.default_rng(0)
+    seconds = [cell["seconds"] for cell in undisturbed.manifest()["cells"].values()]
     kills, kept = 0, {}
     for _ in range(20):
         started = process("study", "run", path, "--out", folder)
         # Before the first table there is little to kill: wait until work begins again.
-        begun, limit = time.monotonic(), rng.uniform(0.0, 0.5)
+        begun, limit = time.monotonic(), rng.uniform(0.0, np.median(seconds))
+        before = partial_files(folder)
         while started.poll() is None and time.monotonic() - begun < 60:
-            if any(p.stat().st_mtime > time.time() - 1 for p in folder.glob("replicates/.*.part*")):
+            if partial_files(folder) - before:
                 break
             time.sleep(0.005)
         time.sleep(limit)
