@@ -11,7 +11,6 @@ import io
 import pathlib
 import shlex
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any
@@ -26,11 +25,11 @@ from jaxmix.data import WEIGHT_KINDS, read
 from jaxmix.fit import fit
 from jaxmix.report.files import check_folder, write_whole
 from jaxmix.report.plots import ForestRow, figure_class
+from jaxmix.report.progress import progress_bar
 from jaxmix.result import Result
 from jaxmix.status import InputError
 from jaxmix.study import commands as study_commands
 
-_QUIET_SECONDS = 2.0  # no progress bar for what is over sooner
 _FORMATS = ("png", "pdf", "svg")
 
 app = typer.Typer(
@@ -264,25 +263,10 @@ def _deliver(
 @contextmanager
 def _progress(label: str) -> Iterator[Any]:
     """Show a bar on standard error for work that takes longer than a moment."""
-    console = rich.console.Console(stderr=True)
-    bar = rich.progress.Progress(
+    with progress_bar(
         rich.progress.TextColumn(label),
         rich.progress.BarColumn(),
         rich.progress.MofNCompleteColumn(),
         rich.progress.TimeRemainingColumn(),
-        console=console,
-        transient=True,
-    )
-    started = time.monotonic()
-    task = bar.add_task(label)
-
-    def update(done: int, total: int) -> None:
-        if time.monotonic() - started > _QUIET_SECONDS and console.is_terminal:
-            bar.start()
-        bar.update(task, completed=done, total=total)
-
-    try:
-        yield update
-    finally:
-        if bar.live.is_started:  # stopping a bar that never showed prints an empty line
-            bar.stop()
+    ) as show:
+        yield lambda done, total: show(completed=done, total=total)

@@ -22,17 +22,7 @@ from jaxmix.mixture import EffectLaw
 from jaxmix.moments import Moments
 from jaxmix.plan import Estimator, plan
 from jaxmix.result import Classes, Estimate, PerClass, Result
-from jaxmix.status import InputError, Status
-
-NO_ESTIMATE = (
-    Status.COMPLEX_SPECTRUM,
-    Status.INDEFINITE_MOMENTS,
-    Status.RANK_DEFICIENT,
-    Status.NONFINITE,
-)
-"""Resamples that end so have no estimate; out of range, they have one, and leaving it out would
-make intervals look better than they are."""
-
+from jaxmix.status import NO_ESTIMATE, InputError, Status
 
 _REFINED = (Status.COMPLEX_SPECTRUM, Status.INDEFINITE_MOMENTS, Status.OUT_OF_RANGE)
 _MAX_MOMENTS = 1024  # a weight of gmm has the square of that many numbers
@@ -346,7 +336,7 @@ class _Run:
             progress=self.progress,
         )
         statuses = np.asarray(draws["status"])
-        usable = ~np.isin(statuses, [int(s) for s in NO_ESTIMATE])
+        usable = ~np.isin(statuses, NO_ESTIMATE)
         ambiguous = np.zeros(len(statuses), bool)
         if "profile" in draws:
             order, unclear = _align(draws["profile"], point["profile"])

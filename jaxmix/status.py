@@ -84,6 +84,19 @@ _MESSAGES = {
 }
 
 
+NO_ESTIMATE = tuple(
+    int(status)
+    for status in (
+        Status.COMPLEX_SPECTRUM,
+        Status.INDEFINITE_MOMENTS,
+        Status.RANK_DEFICIENT,
+        Status.NONFINITE,
+    )
+)
+"""Resamples that end so have no estimate; out of range, they have one, and leaving it out would
+make intervals look better than they are."""
+
+
 def worst(*statuses: Int[Array, "..."] | Status) -> Int[Array, "..."]:
     """Return the gravest of several statuses, elementwise (larger numbers are graver)."""
     result = jnp.asarray(Status.SUCCESS, jnp.int32)

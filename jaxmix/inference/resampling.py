@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable
+from statistics import NormalDist
 from typing import Any
 
 import jax
@@ -231,9 +232,7 @@ def percentile_interval(draws: np.ndarray, confidence: float) -> tuple[np.ndarra
     return lower, upper
 
 
-def normal_interval(
-    value: np.ndarray, se: np.ndarray, confidence: float
-) -> tuple[np.ndarray, np.ndarray]:
+def normal_interval(value: Any, se: Any, confidence: float) -> tuple[Any, Any]:
     """Return ``value -+ z se``.
 
     Examples
@@ -243,5 +242,5 @@ def normal_interval(
     >>> round(float(upper), 3)
     1.96
     """
-    z = float(jax.scipy.stats.norm.ppf(0.5 + confidence / 2))
+    z = NormalDist().inv_cdf(0.5 + confidence / 2)
     return value - z * se, value + z * se

@@ -95,7 +95,7 @@ def block(
             check_range(name, strength, 0.0, 1.0)
     z = _profiles(k, "d_z", d_z, proxy_strength if z_strength is None else z_strength)
     x = _profiles(k, "d_x", d_x, proxy_strength if x_strength is None else x_strength)
-    position = _spread(k)
+    position = spread(k)
     pi = numbers("shares", 1 + jnp.arange(k) / 2 if shares is None else shares, k)
     check_shares(pi)
     delta = numbers("effects", jnp.linspace(-0.4, 0.6, k) if effects is None else effects, k)
@@ -202,11 +202,12 @@ def _profiles(k: int, name: str, d: int | None, strength: float) -> Float[Array,
     return block_profiles(k, k if d is None else d, strength)
 
 
-def _spread(size: int) -> Float[Array, " size"]:
+def spread(size: int) -> Float[Array, " size"]:
+    """Return numbers evenly spaced from -1 to 1; 0 alone where there is one."""
     return jnp.linspace(-1.0, 1.0, size) if size > 1 else jnp.zeros(1)
 
 
 def _heights(k: int, d: int) -> Float[Array, " d"]:
-    height = _spread(k)[jnp.arange(d) % k] + _spread(d)
+    height = spread(k)[jnp.arange(d) % k] + spread(d)
     largest = jnp.abs(height).max()
     return height / jnp.where(largest > 0, largest, 1.0)

@@ -17,7 +17,7 @@ from jaxmix.features import Views
 from jaxmix.moments import Moments, from_rows
 from jaxmix.populations.bounds import EfficiencyBound, checked_level
 from jaxmix.populations.gmm import Seconds, covariance_of, gmm_bound, tensor_of
-from jaxmix.populations.truth import Truth
+from jaxmix.populations.population import Population
 
 FAMILIES = ("gaussian", "uniform")
 
@@ -26,7 +26,7 @@ _HALF = math.sqrt(3.0)  # half-width of a uniform law of standard deviation 1
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class ContinuousPopulation(Truth):
+class ContinuousPopulation(Population):
     """A population of level 3 with two arms, continuous proxies and a continuous outcome.
 
     Within class u the columns of Z and X are independent, with means `z_means[u]`, `x_means[u]`

@@ -14,13 +14,13 @@ from jaxtyping import Array, Float, Int
 
 from jaxmix.moments import Moments, from_counts
 from jaxmix.populations.bounds import EfficiencyBound, bound, checked_level
-from jaxmix.populations.truth import Truth
+from jaxmix.populations.population import Population
 from jaxmix.solvers.sampling import multinomial
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class DiscretePopulation(Truth):
+class DiscretePopulation(Population):
     """A population in which class, treatment, proxies and outcome are all discrete.
 
     ``P(u, t, z, x, y) = shares[u] zt[u, t, z] x[u, x] y[u, t, x, y]``: Z may cause T, and where

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxmix.populations.blocks import block_profiles
+from jaxmix.populations.blocks import block_profiles, spread
 from jaxmix.populations.bounds import check_range, is_concrete
 from jaxmix.populations.discrete import DiscretePopulation
 
@@ -79,7 +79,7 @@ def random_discrete(
         most = 1 / (k - 1) if family == "generic" else max(2 * _REACH / (k - 1) - _JITTER, 0.0)
         check_range("min_gap", min_gap, 0.0, most)
     keys = [jax.random.fold_in(key, i) for i in range(5)]
-    spread = _REACH * jnp.linspace(-1.0, 1.0, k) if k > 1 else jnp.zeros(1)
+    even = _REACH * spread(k)
 
     def success(attempt: Array) -> Float[Array, "k a"]:
         """Return P(Y=1 | T, U) of one attempt."""
@@ -87,7 +87,7 @@ def random_discrete(
         if family == "generic":
             return jax.random.uniform(own, (k, a))
         jitter = jax.random.uniform(own, (k, a - 1), minval=-_JITTER, maxval=_JITTER)
-        moved = spread[:, None] + jitter
+        moved = even[:, None] + jitter
         return 0.5 + jnp.concatenate([-moved[:, :1], moved], axis=1) / 2
 
     def too_close(attempt: Array) -> Array:

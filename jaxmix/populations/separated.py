@@ -7,7 +7,7 @@ import dataclasses
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxmix.populations.blocks import Numbers, check_shares, numbers
+from jaxmix.populations.blocks import Numbers, check_shares, numbers, spread
 from jaxmix.populations.bounds import check_range, is_concrete
 from jaxmix.populations.continuous import ContinuousPopulation
 
@@ -79,7 +79,7 @@ def gaussian(
     factor = jnp.linspace(1.0, 0.5, num_classes)[:, None]
     d = design.z_means.shape[1]
     slopes = zt_strength * factor * jnp.ones(d) / d**0.5
-    intercepts = _falling(num_classes) / 2
+    intercepts = -spread(num_classes) / 2
     return dataclasses.replace(design, intercepts=intercepts, slopes=slopes)
 
 
@@ -131,7 +131,7 @@ def uniform(
     design = _design(
         num_classes, d_z, d_x, proxy_strength, shares, effects, base, zt_strength, noise
     )
-    intercepts = 0.5 + 0.2 * _falling(num_classes)
+    intercepts = 0.5 + 0.2 * -spread(num_classes)
     d = design.z_means.shape[1]
     factor = jnp.linspace(1.0, 0.5, num_classes) * jnp.minimum(intercepts, 1 - intercepts)
     slopes = zt_strength * _MOST * factor[:, None] * jnp.ones(d) / d
@@ -181,7 +181,3 @@ def _vertices(k: int, name: str, d: int | None) -> Float[Array, "k d"]:
         )
     owner = jnp.arange(d) % least + 1
     return (owner == jnp.arange(k)[:, None]).astype(float)
-
-
-def _falling(k: int) -> Float[Array, " k"]:
-    return jnp.linspace(1.0, -1.0, k) if k > 1 else jnp.zeros(1)

@@ -8,19 +8,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
 
-import rich.console
 import rich.progress
 import typer
 
 from jaxmix import study
 from jaxmix.report.files import check_folder
 from jaxmix.report.plots import figure_class
+from jaxmix.report.progress import progress_bar
 from jaxmix.report.tables import Table, number
 from jaxmix.status import InputError
 from jaxmix.study import figures, simulate
 from jaxmix.study.population import population_of_file
-
-_QUIET_SECONDS = 2.0  # no progress bar for what is over sooner
 
 app = typer.Typer(rich_markup_mode=None, help="Simulation studies: run, status, summarize, plot.")
 
@@ -53,7 +51,6 @@ def run_command(
     if chunk_size is not None and chunk_size < 1:
         raise InputError(f"--chunk-size is {chunk_size}; it has to be at least 1")
     store = _store(config, out, set_)
-    store.check()
     before = store.num_done()
     with _progress(len(store.config.cells), store.config.num_replicates) as progress:
         lines = study.run(store.config, store.folder, chunk_size=chunk_size, progress=progress)
@@ -182,34 +179,23 @@ def _with_error(value: float, mc_se: float) -> str:
 @contextmanager
 def _progress(cells: int, replicates: int) -> Iterator[study.Progress]:
     """Show cells, replicates per second and the time left, on standard error."""
-    console = rich.console.Console(stderr=True)
-    bar = rich.progress.Progress(
+    started = time.monotonic()
+    with progress_bar(
         rich.progress.TextColumn("cell {task.fields[cell]} of {task.fields[cells]}"),
         rich.progress.BarColumn(),
         rich.progress.TextColumn("{task.fields[rate]} replicates/s"),
         rich.progress.TimeRemainingColumn(),
-        console=console,
-        transient=True,
-    )
-    started = time.monotonic()
-    task = bar.add_task("", total=cells * replicates, cell=0, cells=cells, rate="-")
-    first: int | None = None
+        total=cells * replicates,
+        cell=0,
+        cells=cells,
+        rate="-",
+    ) as show:
 
-    def update(done: int, computed: int) -> None:
-        nonlocal first
-        first = done if first is None else first
-        seconds = time.monotonic() - started
-        if seconds > _QUIET_SECONDS and console.is_terminal:
-            bar.start()
-        bar.update(
-            task,
-            completed=max(done, first) * replicates + computed % replicates,
-            cell=min(done + 1, cells),
-            rate=number(computed / seconds, 3) if computed else "-",
-        )
+        def update(done: int, computed: int) -> None:
+            show(
+                completed=done * replicates + computed % replicates,
+                cell=min(done + 1, cells),
+                rate=number(computed / (time.monotonic() - started), 3) if computed else "-",
+            )
 
-    try:
         yield update
-    finally:
-        if bar.live.is_started:
-            bar.stop()

@@ -254,15 +254,16 @@ def _cells(
     if len(set(lengths.values())) > 1:
         source.fail(("zip",), f"lists in [zip] are paired and need one length, not {lengths}")
     rows = [dict(zip(paired, pair, strict=True)) for pair in zip(*paired.values(), strict=True)]
-    cells: list[Cell] = []
+    cells: dict[str, Cell] = {}
     for values in itertools.product(*grid.values()):
         for pair in rows or [{}]:
             factors = dict(zip(grid, values, strict=True)) | pair
-            cells.append(_cell(source, kind, fixed, factors, estimators, intervals))
-            if cells[-1].hash in {cell.hash for cell in cells[:-1]}:
-                twice = f"the cell {cells[-1].label} is there twice; list each value once"
+            cell = _cell(source, kind, fixed, factors, estimators, intervals)
+            if cell.hash in cells:
+                twice = f"the cell {cell.label} is there twice; list each value once"
                 source.fail(("grid" if grid else "zip",), twice)
-    return tuple(cells)
+            cells[cell.hash] = cell
+    return tuple(cells.values())
 
 
 def _cell(

@@ -94,12 +94,15 @@ def draw(store: Store, lines: Sequence[Mapping[str, Any]] | None = None) -> dict
             f"{missing} of {len(config.cells)} cells are missing; complete them by 'study run'"
         )
     lines = list(summary.rows(store)) if lines is None else lines
-    asked = config.figures or ({"kind": "curves" if config.factor_names else "histograms"},)
+    asked = config.figures or ({},)
     figures = {}
     for position, figure in enumerate(asked, 1):
         name = figure.get("file", config.name if len(asked) == 1 else f"{config.name}_{position}")
         kind = figure.get("kind", "curves" if config.factor_names else "histograms")
-        figures[name] = (_curves if kind == "curves" else _histograms)(store, figure, lines)
+        if kind == "curves":
+            figures[name] = _curves(store, figure, lines)
+        else:
+            figures[name] = _histograms(store, figure)
     return figures
 
 
@@ -218,8 +221,7 @@ def _bound(store: Store, metric: str, x: str) -> Series | None:
         return None
     points = []
     for cell in store.config.cells:
-        found = next(iter(summary.replicates(store, cell).values()))
-        value = float(np.mean(found.truth[column]))
+        value = summary.mean_of(store, cell, column)
         points.append((dict(cell.factors)[x], math.sqrt(value) if column == "bound_ate" else value))
     points.sort()
     if not any(math.isfinite(value) for _, value in points):
@@ -227,9 +229,7 @@ def _bound(store: Store, metric: str, x: str) -> Series | None:
     return Series("efficiency bound", [p[0] for p in points], [p[1] for p in points])
 
 
-def _histograms(
-    store: Store, figure: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]
-) -> Figure:
+def _histograms(store: Store, figure: Mapping[str, Any]) -> Figure:
     """Draw the distributions of the estimates: one row of panels for each cell."""
     wanted = figure.get("metrics", ["ate"])
     panels = []

@@ -52,8 +52,6 @@ class Method:
         Whether every view has to be one-hot.
     needs_rank
         Whether the number of classes is at most the features of the smaller view.
-    has_law
-        Whether it estimates classes.
     differentiable
         Whether intervals by the delta method exist.
     """
@@ -62,7 +60,6 @@ class Method:
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     needs_table: bool = False
     needs_rank: bool = False
-    has_law: bool = True
     differentiable: bool = True
 
 
@@ -83,11 +80,6 @@ class Chosen:
     label: str
     method: str
     options: tuple[tuple[str, Any], ...] = ()
-
-    @property
-    def has_law(self) -> bool:
-        """Whether the method estimates classes."""
-        return METHODS[self.method].has_law
 
     @property
     def is_weighted(self) -> bool:
@@ -145,9 +137,9 @@ def _keyed(
 
 
 METHODS = {
-    "difference_in_means": Method(_difference_in_means, has_law=False),
-    "regression_adjustment": Method(_regression_adjustment, needs_table=True, has_law=False),
-    "bridge": Method(_bridge, {"truncate": bool}, needs_rank=True, has_law=False),
+    "difference_in_means": Method(_difference_in_means),
+    "regression_adjustment": Method(_regression_adjustment, needs_table=True),
+    "bridge": Method(_bridge, {"truncate": bool}, needs_rank=True),
     "synthetic": Method(
         _synthetic, {"quadrature": ("gauss", "pencil", "prony")}, needs_rank=True
     ),

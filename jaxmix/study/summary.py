@@ -82,6 +82,12 @@ def _replicates(found: dict[str, Any]) -> Replicates:
     )  # fmt: skip
 
 
+def mean_of(store: Store, cell: Cell, column: str) -> float:
+    """Return the mean of a column of numbers over a cell, reading nothing else."""
+    table = parquet().parquet.read_table(store.table_path(cell), columns=[column])
+    return float(np.mean(table[column].to_numpy()))
+
+
 def _to_numpy(column: Any) -> Any:
     """Return numbers, the numbers of statuses, or lists as a matrix; None for a column of nulls."""
     pa = parquet()

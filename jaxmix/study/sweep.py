@@ -22,10 +22,11 @@ from jaxtyping import Array, Float, Int
 
 from jaxmix import moments as moments_
 from jaxmix.estimators.factorization import counts_of
-from jaxmix.fit import NO_ESTIMATE
 from jaxmix.inference.asymptotic import delta_covariance
+from jaxmix.inference.resampling import normal_interval
 from jaxmix.moments import Moments
 from jaxmix.solvers.sampling import multinomial
+from jaxmix.status import NO_ESTIMATE
 from jaxmix.study.choices import Intervals
 from jaxmix.study.config import Cell, Config
 from jaxmix.study.methods import Chosen, Estimated
@@ -281,14 +282,13 @@ def _spread(
     if tables is None:
         covariance = delta_covariance(lambda m: vector(chosen(m, k, key)), moments)
         se = jnp.sqrt(jnp.diagonal(covariance))
-        quantile = jax.scipy.stats.norm.ppf(0.5 + intervals.confidence / 2).astype(se.dtype)
-        middle = vector(estimate)
-        return Spread(parts(se), parts(middle - quantile * se), parts(middle + quantile * se))
+        lower, upper = normal_interval(vector(estimate), se, intervals.confidence)
+        return Spread(parts(se), parts(lower), parts(upper))
 
     def resample(cells: Array, index: Array) -> Array:
         table = moments_.from_counts(cells, moments.value_y, covariance=chosen.is_weighted)
         found = chosen(table, k, jax.random.fold_in(key, index))
-        exists = jnp.all(found.status != jnp.array([int(s) for s in NO_ESTIMATE]))
+        exists = jnp.all(found.status != jnp.array(NO_ESTIMATE))
         return jnp.where(exists, vector(found), jnp.nan)
 
     draws = jax.vmap(resample)(tables, jnp.arange(len(tables)))

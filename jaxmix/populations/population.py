@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 from jaxmix.mixture import EffectLaw
 
 
-class Truth:
+class Population:
     """The effect law of a population, and what follows from it.
 
     A population adds the fields `shares`, `class_means` and `arm_masses`.
