@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 from collections.abc import Callable
 from typing import Any
@@ -15,36 +14,16 @@ from jaxtyping import Array
 
 from jaxmix import features
 from jaxmix.data import CausalData
-from jaxmix.diagnose import diagnose, errors_of, evaluate, warnings_of
+from jaxmix.diagnose import diagnose, evaluate, warnings_of
 from jaxmix.features import Views, cell_names, distinct
-from jaxmix.inference import resampling
 from jaxmix.mixture import EffectLaw
-from jaxmix.moments import Moments
 from jaxmix.plan import Estimator, plan
 from jaxmix.result import Classes, Estimate, PerClass, Result
-from jaxmix.status import NO_ESTIMATE, InputError, Status
+from jaxmix.status import InputError, Status
+from jaxmix.uncertainty import Settings, uncertainty
 
 _REFINED = (Status.COMPLEX_SPECTRUM, Status.INDEFINITE_MOMENTS, Status.OUT_OF_RANGE)
 _MAX_MOMENTS = 1024  # a weight of gmm has the square of that many numbers
-
-
-@dataclasses.dataclass(frozen=True)
-class _Part:
-    """The part of an estimator's output that is wanted."""
-
-    estimator: Estimator
-    names: tuple[str, ...]
-
-    def __call__(self, moments: Moments, **context: Any) -> dict[str, Array]:
-        out = self.estimator(moments, **context)
-        return {name: out[name] for name in self.names if name in out}
-
-
-_NUMBERS = ("effect", "means", "naive", "shares", "effects")  # with errors by differentiation
-_DRAWN = (*_NUMBERS, "harmed", "profile", "status")
-
-
-_align = jax.jit(jax.vmap(resampling.align, in_axes=(0, None)))
 
 
 def fit(
@@ -144,7 +123,8 @@ def fit(
         for estimator in (headline, beside):
             if estimator is not None:
                 _check_size(estimator, views, method)
-        run = _Run(data, views, num_resamples, confidence, seed, interval, resampling, progress)
+        settings = Settings(num_resamples, confidence, seed, interval, resampling, progress)
+        run = _Run(data, views, settings)
         result = dataclasses.replace(run.refined(headline), better=better)
         if beside is None:
             return result
@@ -201,16 +181,11 @@ def _own(features: Array, views: Views) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class _Run:
-    """One call's data and settings of inference."""
+    """One call's data, and how its uncertainty is measured."""
 
     data: CausalData
     views: Views
-    num_resamples: int
-    confidence: float
-    seed: int
-    interval: str
-    resampling: str | None
-    progress: Callable[[int, int], None] | None
+    settings: Settings
 
     def refined(self, estimator: Estimator) -> Result:
         """Fit, and where a closed form fails on these data, the constrained fit in its place."""
@@ -233,7 +208,7 @@ class _Run:
         weighted = False
         if estimator.method == "factorization":
             # Starts beyond the first; apart from the keys of the resamples.
-            context["key"] = jax.random.fold_in(jax.random.key(self.seed), 2**31 - 1)
+            context["key"] = jax.random.fold_in(jax.random.key(self.settings.seed), 2**31 - 1)
             weighted = not (views.num_shared == 0 and views.onehot_y)
         point = evaluate(Partial(estimator, **context), views, covariance=weighted)
         if context:
@@ -242,33 +217,16 @@ class _Run:
                 context["weight"] = point["stats"].pop("weight")
         point = jax.tree.map(np.asarray, point)
         status = Status(int(point["status"]))
-        numbers = {
-            name: point[name]
-            for name in ("effect", "means", "naive", "shares", "effects", "harmed")
-            if name in point
-        }
-        tally: dict[str, Any] = {}
-        if self.num_resamples:
-            draws, tally = self._resample(estimator, point, context)
-            errors, bounds = self._spread(numbers, draws)
-        else:
-            errors = jax.tree.map(
-                np.asarray, errors_of(Partial(_Part(estimator, _NUMBERS), **context), views)
-            )
-            bounds = {
-                name: np.stack(
-                    resampling.normal_interval(numbers[name], se, self.confidence), axis=-1
-                )
-                for name, se in errors.items()
-            }
-        diagnostics, weak = diagnose(estimator, data, views, point, tally, context)
+        spread = uncertainty(estimator, views, point, context, self.settings)
+        errors, bounds = spread.errors, spread.bounds
+        diagnostics, weak = diagnose(estimator, data, views, point, spread.tally, context)
         if weak and status < Status.WEAK_PROXIES:
             status = Status.WEAK_PROXIES
 
         def estimate(name: str, *index: int) -> Estimate:
             se, at = errors.get(name), bounds.get(name)
             return Estimate(
-                float(numbers[name][index]),
+                float(point[name][index]),
                 None if se is None else float(se[index]),
                 None if at is None else (float(at[index][0]), float(at[index][1])),
             )
@@ -276,7 +234,7 @@ class _Run:
         law = law_se = law_interval = harmed = None
         if estimator.level < 4:
             law = EffectLaw(
-                numbers["shares"], numbers["effects"], jnp.int32(status), dict(point["stats"])
+                point["shares"], point["effects"], jnp.int32(status), dict(point["stats"])
             )
             if "shares" in errors:
                 law_se = PerClass(errors["shares"], errors["effects"])
@@ -296,8 +254,8 @@ class _Run:
             estimand=estimator.estimand,
             num_classes=estimator.num_classes,
             better=estimator.better,
-            confidence=self.confidence,
-            seed=self.seed,
+            confidence=self.settings.confidence,
+            seed=self.settings.seed,
             status=status,
             warnings=warnings_of(diagnostics, data, views, point, bool(errors)),
             naive=estimate("naive"),
@@ -319,54 +277,3 @@ class _Run:
         return Classes(
             mixture, data.arms, cell_names(data.z), cell_names(data.x), np.asarray(views.value_y)
         )
-
-    def _resample(
-        self, estimator: Estimator, point: dict[str, Any], context: dict[str, Any]
-    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """Return the resampled numbers that are estimates, classes aligned, and a tally."""
-        kind = self.resampling or (
-            "multinomial" if self.views.repeated and not self.views.num_clusters else "bayesian"
-        )
-        draws = resampling.bootstrap(
-            Partial(_Part(estimator, _DRAWN), **context),
-            self.views,
-            key=jax.random.key(self.seed),
-            num_resamples=self.num_resamples,
-            kind=kind,
-            progress=self.progress,
-        )
-        statuses = np.asarray(draws["status"])
-        usable = ~np.isin(statuses, NO_ESTIMATE)
-        ambiguous = np.zeros(len(statuses), bool)
-        if "profile" in draws:
-            order, unclear = _align(draws["profile"], point["profile"])
-            for name in ("shares", "effects"):
-                draws[name] = jnp.take_along_axis(draws[name], order, axis=1)
-            ambiguous = np.asarray(unclear)
-        failed = collections.Counter(Status(int(s)).name for s in statuses[~usable])
-        tally = {
-            "resampling": kind,
-            "num_resamples": self.num_resamples,
-            "failed": dict(failed),
-            "out_of_range": int((statuses == Status.OUT_OF_RANGE).sum()),
-            "ambiguous": int((ambiguous & usable).sum()),
-        }
-        skip = ("status", "profile")
-        kept = {name: np.asarray(v)[usable] for name, v in draws.items() if name not in skip}
-        return kept, tally
-
-    def _spread(
-        self, numbers: dict[str, np.ndarray], draws: dict[str, np.ndarray]
-    ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-        """Return standard errors and intervals; none where most resamples have no estimate."""
-        if 2 * len(draws["effect"]) < self.num_resamples:
-            return {}, {}
-        errors = {name: values.std(axis=0, ddof=1) for name, values in draws.items()}
-        bounds = {}
-        for name, values in draws.items():
-            if self.interval == "percentile":
-                ends = resampling.percentile_interval(values, self.confidence)
-            else:
-                ends = resampling.normal_interval(numbers[name], errors[name], self.confidence)
-            bounds[name] = np.stack(ends, axis=-1)
-        return errors, bounds

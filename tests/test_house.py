@@ -15,7 +15,7 @@ PACKAGE = pathlib.Path(jaxmix.__file__).parent
 ROOMS = [
     "status", "columns", "solvers", "report", "data", "features", "moments", "mixture",
     "estimators", "populations", "inference", "latent_classes", "summary", "result", "plan",
-    "diagnose", "fit", "study",
+    "diagnose", "uncertainty", "fit", "study",
     "demo", "cli", "__main__",
 ]  # fmt: skip
 
