@@ -63,14 +63,16 @@ class Layout:
     tolerance: float
     warm: bool
     optimiser: optax.GradientTransformation | None
+    common_x: bool = True  # whether the arms share the profiles of x
 
     @property
     def num_parameters(self) -> int:
         """Free parameters."""
         a, d_z, d_x, d_y = self.shape
         by_z = a if self.level == 3 else 1
+        by_x = 1 if self.common_x else a
         k = self.num_classes
-        return a * k - 1 + by_z * (d_z - 1) * k + (d_x - 1) * k + a * (d_y - 1) * k
+        return a * k - 1 + by_z * (d_z - 1) * k + by_x * (d_x - 1) * k + a * (d_y - 1) * k
 
 
 class Target(NamedTuple):
@@ -114,7 +116,7 @@ def profiles(coordinates: Coordinates, limits: Float[Array, " 2"], layout: Layou
         C = _with_one(coordinates.C, 1)
     link = _softmax if layout.onehot else _with_one
     A = link(coordinates.A, 1)
-    return Profiles(mass, jnp.broadcast_to(A, (a, *A.shape[1:])), link(coordinates.B, 0), C)
+    return Profiles(mass, jnp.broadcast_to(A, (a, *A.shape[1:])), link(coordinates.B, -2), C)
 
 
 def coordinates(profiles: Profiles, limits: Float[Array, " 2"], layout: Layout) -> Coordinates:
@@ -162,8 +164,9 @@ def _unbounded(values: Array, limits: Float[Array, " 2"]) -> Array:
 
 
 def model(profiles: Profiles) -> Float[Array, "a d_z d_x d_y"]:
-    """Return the model's moments."""
-    return jnp.einsum("tu,tzu,xu,tyu->tzxy", *profiles, precision="highest")
+    """Return the model's moments; B is ``(d_x, k)``, or ``(a, d_x, k)`` where arms differ in it."""
+    of_x = "txu" if profiles.B.ndim == 3 else "xu"
+    return jnp.einsum(f"tu,tzu,{of_x},tyu->tzxy", *profiles, precision="highest")
 
 
 def spectral_start(moments: Moments, layout: Layout) -> Coordinates:
@@ -213,7 +216,8 @@ def _zeros(layout: Layout, dtype: Any) -> Coordinates:
     a, d_z, d_x, d_y = layout.shape
     k = layout.num_classes
     by_z = a if layout.level == 3 else 1
-    shapes = [(a * k - 1,), (by_z, d_z - 1, k), (d_x - 1, k), (a, d_y - 1, k)]
+    of_x = (d_x - 1, k) if layout.common_x else (a, d_x - 1, k)
+    shapes = [(a * k - 1,), (by_z, d_z - 1, k), of_x, (a, d_y - 1, k)]
     return Coordinates(*(jnp.zeros(shape, dtype) for shape in shapes))
 
 
@@ -279,6 +283,21 @@ def ranks(flat: Array, target: Target, layout: Layout) -> tuple[Array, Array]:
     values = jnp.linalg.eigvalsh(normal / (root[:, None] * root))
     rank = jnp.sum(values > jnp.sqrt(jnp.finfo(flat.dtype).eps))
     return jnp.sum(jnp.any(target.root != 0, axis=1)), rank
+
+
+def free_rank(flat: Array, target: Target, layout: Layout, floor: float) -> Array:
+    """Return the rank of the whitened Jacobian, coordinates at a bound counted as fixed.
+
+    A probability at 0, or a mean at the end of its range, is a coordinate that runs to infinity.
+    It counts as fixed where the squared slope of the residuals, the information on it in
+    log-likelihood units, is at most `floor`.
+    """
+    slope = jax.jacfwd(residuals)(flat, target, layout)
+    size = jnp.linalg.norm(slope, axis=0)
+    free = size**2 > floor
+    scaled = jnp.where(free, slope / jnp.where(free, size, 1.0), 0.0)
+    values = jnp.linalg.svd(scaled, compute_uv=False)
+    return jnp.sum(values > jnp.sqrt(jnp.finfo(flat.dtype).eps))
 
 
 def stationarity(flat: Array, args: tuple[Target], layout: Layout) -> Array:
