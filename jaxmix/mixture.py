@@ -104,6 +104,10 @@ class Mixture:
         """Return the class effects of an arm against the control."""
         return self.means[..., arm, :] - self.means[..., 0, :]
 
+    def take(self, order: Int[Array, " k"]) -> Mixture:
+        """Return the classes in another order."""
+        return jax.tree.map(lambda values: jnp.take(values, order, axis=-1), self)
+
     def treated_shares(self, one_z: Float[Array, " d_z"], arm: int = 1) -> Float[Array, " k"]:
         """Return ``P(U=u | T=arm)`` by Bayes' rule; `one_z` gives the constant 1 from phi_z."""
         assert self.z_profiles is not None

@@ -179,14 +179,21 @@ def counts_of(moments: Moments) -> Cells:
     return moments.tensor * n
 
 
+def cells_of(moments: Moments, level: int) -> Cells:
+    """Return the counts as the likelihood of a level sees them: at level 2 of (Z, X, (T, Y))."""
+    cells = counts_of(moments)
+    if level == 2:
+        a, d_z, d_x, d_y = cells.shape
+        cells = cells.transpose(1, 2, 0, 3).reshape(1, d_z, d_x, a * d_y)
+    return cells
+
+
 def _by_likelihood(
     moments: Moments, key: Array, options: likelihood.Options, start: Any, arm: int
 ) -> Solution:
     k = options.num_classes
-    a, d_y = options.num_arms, moments.tensor.shape[-1]
-    cells = counts_of(moments)
-    if options.level == 2:
-        cells = cells.transpose(1, 2, 0, 3).reshape(1, *cells.shape[1:3], a * d_y)
+    a = options.num_arms
+    cells = cells_of(moments, options.level)
     fixed = jax.lax.stop_gradient(cells)
     found = likelihood.maximise(
         fixed, jax.random.key_data(key), () if start is None else Factors(*start), options
@@ -205,23 +212,9 @@ def _by_likelihood(
 
     vector, unravel = ravel_pytree(factors)
     factors = unravel(at_root(_stationarity(cells.shape, k), vector, (cells,), flat_optimum))
-    W, B, C = factors
     g2 = 2 * table.deviance(cells, factors)
-    if options.level == 2:
-        shares = W[0].sum(0)
-        by_arm = C.reshape(a, d_y, k)
-        propensity = by_arm.sum(1)  # P(T=t | u)
-        conditional = W[0] / _positive(shares)
-        z_profiles = propensity[:, None, :] * conditional
-        C = by_arm / _positive(propensity)[:, None, :]
-    else:
-        shares = W.sum((0, 1))
-        z_profiles = W / _positive(shares)
-    means = jnp.einsum("tyu,y->tu", C, moments.value_y, precision="highest")
-    order = jnp.argsort(means[arm] - means[0])
-    value = Mixture(
-        shares[order], means[:, order], B[:, order], z_profiles[..., order], C[..., order]
-    )
+    value = mixture_of(factors, moments.value_y, options.level, a)
+    value = value.take(jnp.argsort(value.effects(arm)))
     zero = jnp.any(vector == 0)
     disagree = (found.starts > 1) & (found.agree < 2)
     status = worst(
@@ -245,6 +238,23 @@ def _by_likelihood(
         "start": tuple(found.factors),
     }
     return Solution(value, settle(status, (value.shares, value.means)), stats)
+
+
+def mixture_of(factors: Factors, value_y: Array, level: int, num_arms: int) -> Mixture:
+    """Return the classes behind a table's factors, in the order of the factors."""
+    W, B, C = factors
+    if level == 2:
+        shares = W[0].sum(0)
+        by_arm = C.reshape(num_arms, len(value_y), -1)
+        propensity = by_arm.sum(1)  # P(T=t | u)
+        conditional = W[0] / _positive(shares)
+        z_profiles = propensity[:, None, :] * conditional
+        C = by_arm / _positive(propensity)[:, None, :]
+    else:
+        shares = W.sum((0, 1))
+        z_profiles = W / _positive(shares)
+    means = jnp.einsum("tyu,y->tu", C, value_y, precision="highest")
+    return Mixture(shares, means, B, z_profiles, C)
 
 
 def _check(cells: Cells, factors: Factors) -> tuple[Factors, Array, Array]:
@@ -331,11 +341,9 @@ def _mixture(parts: Profiles, moments: Moments, arm: int) -> Mixture:
     mass, A, B, C = parts
     shares = mass.sum(0)
     means = jnp.einsum("tyu,y->tu", C, moments.value_y, precision="highest")
-    order = jnp.argsort(means[arm] - means[0])
     z_profiles = (mass / shares)[:, None, :] * A
-    return Mixture(
-        shares[order], means[:, order], B[:, order], z_profiles[..., order], C[..., order]
-    )
+    found = Mixture(shares, means, B, z_profiles, C)
+    return found.take(jnp.argsort(found.effects(arm)))
 
 
 def effect_law(

@@ -112,10 +112,31 @@ def at_bound(factors: Factors, gradient: Factors) -> Factors:
     return Factors(*((f <= 0) & (g <= 0) for f, g in zip(factors, gradient, strict=True)))
 
 
+class Pull(NamedTuple):
+    """A penalty ``residual^2 / 2`` on the factors, linearised.
+
+    Attributes
+    ----------
+    residual
+        Its size here.
+    slope
+        Its derivative, zero along changes of scale between W, B and C.
+    """
+
+    residual: Float[Array, ""]
+    slope: Factors
+
+
 def newton_step(
-    cells: Cells, factors: Factors, damping: Float[Array, ""], exact: Bool[Array, ""]
+    cells: Cells,
+    factors: Factors,
+    damping: Float[Array, ""],
+    exact: Bool[Array, ""],
+    pull: Pull | None = None,
 ) -> tuple[Factors, Float[Array, ""], Float[Array, ""]]:
     """Solve ``(H + damping M + gauge) direction = score`` for the probabilities not at a bound.
+
+    With a pull the score has ``-residual slope`` and H has ``slope slope'`` added.
 
     H is Fisher's information ``J' diag(n / p) J``, or the exact Hessian; M the complete-data
     information of EM, so that much damping gives short EM steps; the gauge term fixes the sums
@@ -147,6 +168,10 @@ def newton_step(
         jnp.einsum("tzxy,tzyu->xu", excess, wc),
         jnp.einsum("tzxy,tzxu->tyu", excess, wb),
     )
+    if pull is not None:
+        gradient = Factors(
+            *(g - pull.residual * s for g, s in zip(gradient, pull.slope, strict=True))
+        )
     free = Factors(*(~bound for bound in at_bound(factors, gradient)))
     shares, by_arm = W.sum((0, 1)), W.sum(1)
     # The metric of EM; where it would be infinite a floor lets small probabilities grow. The
@@ -200,12 +225,24 @@ def newton_step(
     inverse_w = _inverses(h_ww)
     eliminated = jnp.einsum("tzuv,tzvq->tzuq", inverse_w, cross)
     schur = rest - jnp.einsum("tzuq,tzur->qr", cross, eliminated)
-    rhs = score_rest - jnp.einsum("tzuq,tzu->q", eliminated, score_w)
     scale = jnp.sqrt(metric_rest)
     lower = jnp.linalg.cholesky(schur / (scale[:, None] * scale))
-    step_rest = jax.scipy.linalg.cho_solve((lower, True), rhs / scale) / scale
-    step_w = jnp.einsum("tzuv,tzv->tzu", inverse_w, score_w)
-    step_w -= jnp.einsum("tzuq,q->tzu", eliminated, step_rest)
+
+    def solve(by_w: Array, by_rest: Array) -> tuple[Array, Array]:
+        rhs = by_rest - jnp.einsum("tzuq,tzu->q", eliminated, by_w)
+        of_rest = jax.scipy.linalg.cho_solve((lower, True), rhs / scale) / scale
+        of_w = jnp.einsum("tzuv,tzv->tzu", inverse_w, by_w)
+        return of_w - jnp.einsum("tzuq,q->tzu", eliminated, of_rest), of_rest
+
+    step_w, step_rest = solve(score_w, score_rest)
+    if pull is not None:
+        # Its curvature has rank one (Sherman, Morrison 1950).
+        slope_w = jnp.where(free.W, pull.slope.W, 0.0)
+        slope_rest = jnp.where(free_rest, side_by_side(pull.slope.B, pull.slope.C), 0.0)
+        along_w, along_rest = solve(slope_w, slope_rest)
+        along = jnp.sum(slope_w * step_w) + slope_rest @ step_rest
+        along /= 1 + jnp.sum(slope_w * along_w) + slope_rest @ along_rest
+        step_w, step_rest = step_w - along * along_w, step_rest - along * along_rest
     gain = (jnp.sum(score_w * step_w) + score_rest @ step_rest) / 2
     direction = Factors(
         step_w, step_rest[:num_b].reshape(d_x, k), step_rest[num_b:].reshape(a, d_y, k)

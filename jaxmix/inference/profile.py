@@ -1,0 +1,322 @@
+"""Profile-likelihood intervals of the numbers behind a fitted table.
+
+The interval of a number g holds every c at which the likelihood, maximised over all mixtures
+with ``g = c``, falls short of the overall maximum by no more than a chi-square allows,
+
+    { c : 2 (max l - max_{g = c} l) <= chi2_1 }.
+
+It knows the bounds of probabilities and does not change with the scale on which g is measured,
+so that it covers where estimates pile up at a bound and normal intervals do not.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from statistics import NormalDist
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from jaxmix.estimators import table
+from jaxmix.estimators.factorization import cells_of, mixture_of
+from jaxmix.estimators.table import Cells, Factors, Pull
+from jaxmix.moments import Moments
+from jaxmix.solvers.lanes import batched, by_chunks
+from jaxmix.solvers.minimise import damped, minimise
+from jaxmix.status import Status
+
+_STIFFNESS = 3.0  # curvature of the pull, in units of the likelihood's own along g
+_TOLERANCE = 1e-5  # predicted gain, in log-likelihood units, at which steps stop
+_STEPS = 200
+_ENOUGH = 0.01  # distance from the wanted root of the likelihood ratio
+_ROUNDS = 25
+_FAR = 8.0  # ranges beyond which a target pulls in vain: g is at its bound
+_EXACT_BELOW = 1.0
+_BETTER = 0.05  # log-likelihood units by which a point beats the estimate for it to count
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """What is fitted, and how many classes; hashable."""
+
+    num_classes: int
+    level: int
+    num_arms: int
+    estimand: str
+
+
+class Intervals(NamedTuple):
+    """Bounds, each with a trailing axis (lower, upper), classes by increasing effect.
+
+    Attributes
+    ----------
+    effect
+        ``(2,)`` the estimand.
+    means
+        ``(a, 2)`` potential means.
+    shares, effects
+        ``(k, 2)``.
+    cumulative
+        ``(k - 1, 2)``: share of the first 1, 2, ... classes.
+    spread
+        ``(2,)`` standard deviation of the class effects.
+    settled
+        Whether every end was found to its tolerance; an end that was not lies further out.
+    excess
+        Log-likelihood by which some point beat the estimate: above 0, it was not the maximum.
+    """
+
+    effect: Float[Array, " 2"]
+    means: Float[Array, "a 2"]
+    shares: Float[Array, "k 2"]
+    effects: Float[Array, "k 2"]
+    cumulative: Float[Array, "k-1 2"]
+    spread: Float[Array, " 2"]
+    settled: Bool[Array, ""]
+    excess: Float[Array, ""]
+
+
+class _Task(NamedTuple):
+    """One end of one interval."""
+
+    cells: Cells
+    factors: Factors
+    value_y: Array
+    order: Int[Array, " k"]
+    index: Int[Array, ""]
+    sign: Array
+    span: Array
+    root: Array
+
+
+class _Search(NamedTuple):
+    """A bracket of the pull's target: inside the region, and outside once that was met."""
+
+    round: Int[Array, ""]
+    factors: Factors
+    low: Array
+    low_root: Array
+    low_value: Array
+    high: Array
+    high_root: Array
+    high_value: Array
+    least: Array
+    done: Bool[Array, ""]
+
+
+@functools.partial(jax.jit, static_argnames=("k", "level", "estimand", "confidence"))
+def intervals(
+    moments: Moments,
+    k: int,
+    start: Any,
+    *,
+    level: int = 3,
+    estimand: str = "ATE",
+    confidence: float = 0.95,
+) -> Intervals:
+    """Return profile-likelihood intervals of everything a fitted table says of effects.
+
+    Each end is found along the path of constrained maxima, which leaves the estimate: a penalty
+    ``rho (g - c)^2 / 2`` pulls g towards a target c, its minimiser is the constrained maximum at
+    the value of g that it reaches, and the target is moved until the likelihood ratio is that of
+    the confidence. Where g reaches its bound before, the bound is the end.
+
+    Assumes a random sample without weights or clusters, and what the level assumes. The
+    chi-square law is that of a number in the interior; at a bound the interval is wider than it
+    needs to be.
+
+    Parameters
+    ----------
+    moments
+        Of a table.
+    k
+        Number of classes.
+    start
+        ``sol.stats["start"]`` of `jaxmix.factorization.solve` with loss ``"kl"``.
+    level, estimand, confidence
+        As in `jaxmix.fit`.
+
+    References
+    ----------
+    Venzon, Moolgavkar (1988), Applied Statistics 37, on profile-likelihood intervals; Wilks
+    (1938), Annals of Mathematical Statistics 9; Self, Liang (1987), JASA 82, on bounds.
+
+    Examples
+    --------
+    >>> import jax, jaxmix as jm
+    >>> counts = jm.populations.paper_main(zt_strength=0.5).counts(jax.random.key(0), 10_000)
+    >>> moments = jm.moments.from_counts(counts)
+    >>> sol = jm.factorization.solve(moments, 2, key=jax.random.key(1))
+    >>> found = intervals(moments, 2, sol.stats["start"])
+    >>> [bool(low < e < high) for (low, high), e in zip(found.effects, sol.value.effects())]
+    [True, True]
+    """
+    model = Model(k, level, moments.tensor.shape[0], estimand)
+    cells = jax.lax.stop_gradient(cells_of(moments, level))
+    factors = _polish(cells, Factors(*start))
+    mixture = mixture_of(factors, moments.value_y, level, model.num_arms)
+    order = jnp.argsort(mixture.effects())
+    width = moments.range_y[1] - moments.range_y[0]
+    spans = _spans(model, width)
+    num = len(spans)
+    root = jnp.asarray(NormalDist().inv_cdf(0.5 + confidence / 2), cells.dtype)
+
+    def one_end(index: Array, sign: Array, span: Array) -> tuple[Array, Array, Array]:
+        task = _Task(cells, factors, moments.value_y, order, index, sign, span, root)
+        return _compiled(model)(task)
+
+    both = jnp.array([-1.0, 1.0], cells.dtype)
+    ends, settled, excess = jax.vmap(
+        lambda index, span: jax.vmap(lambda sign: one_end(index, sign, span))(both)
+    )(jnp.arange(num), spans)
+    a = model.num_arms
+    effect, means, shares, effects, inner, variance = jnp.split(
+        ends, np.cumsum([1, a, k, k, max(k - 3, 0)])
+    )
+    # The first class alone, and all but the last, are shares already.
+    first, last = shares[:1], 1 - shares[-1:, ::-1]
+    cumulative = jnp.concatenate([first, inner, last])[: k - 1] if k > 2 else first[: k - 1]
+    spread = jnp.sqrt(jnp.maximum(variance[0], 0.0))
+    return Intervals(
+        effect[0], means, shares, effects, cumulative, spread, settled.all(), excess.max()
+    )
+
+
+def _spans(model: Model, width: Array) -> Array:
+    """Return how far each number could move at most."""
+    a, k = model.num_arms, model.num_classes
+    ones = jnp.ones((), width.dtype)
+    each = [2 * width, *[width] * a, *[ones] * k, *[2 * width] * k]
+    return jnp.stack([*each, *[ones] * max(k - 3, 0), width**2])
+
+
+def _numbers(factors: Factors, value_y: Array, order: Array, model: Model) -> Float[Array, " m"]:
+    """Return the numbers that have intervals, whatever the scales of the factors."""
+    factors = table.normalise(factors)
+    mixture = mixture_of(factors, value_y, model.level, model.num_arms).take(order)
+    shares, effects = mixture.shares, mixture.effects()
+    if model.estimand == "ATT":
+        shares = mixture.treated_shares(jnp.ones(factors.W.shape[1], value_y.dtype))
+    mean = shares @ effects
+    inner = jnp.cumsum(shares)[1 : max(len(shares) - 2, 1)]
+    variance = shares @ (effects - mean) ** 2
+    parts = [mean[None], mixture.means @ shares, shares, effects, inner, variance[None]]
+    return jnp.concatenate(parts)
+
+
+def _polish(cells: Cells, factors: Factors) -> Factors:
+    def step(factors: Factors, damping: Array, exact: Array) -> tuple[Factors, Array]:
+        return table.newton_step(cells, factors, damping, exact)[:2]
+
+    return _minimise(cells, step, functools.partial(table.deviance, cells), factors, 1e-9)
+
+
+def _minimise(cells: Cells, step: Any, loss: Any, factors: Factors, tolerance: float) -> Factors:
+    noise = 2 * jnp.finfo(cells.dtype).eps * cells.sum()
+    rule = damped(step, table.retract, exact_below=_EXACT_BELOW, noise=noise)
+    found: Factors = minimise(loss, factors, rule, tolerance=tolerance, max_steps=_STEPS).params
+    return found
+
+
+@functools.lru_cache(maxsize=256)
+def _compiled(model: Model) -> Any:
+    # Ends that need many steps hold up their own chunk alone.
+    return batched(
+        functools.partial(by_chunks, jax.vmap(functools.partial(_find_end, model=model)))
+    )
+
+
+def _find_end(task: _Task, *, model: Model) -> tuple[Array, Array, Array]:
+    """Return one end, whether it was found to its tolerance, and how far the estimate was beaten."""
+    cells, start = task.cells, task.factors
+
+    def number(factors: Factors) -> Array:
+        return _numbers(factors, task.value_y, task.order, model)[task.index]
+
+    slope_of = jax.grad(number)
+    estimate = number(start)
+    base = table.deviance(cells, start)
+    variance = _variance(cells, start, slope_of(start))
+    # An estimate at a bound has no variance: a first guess of the scale then.
+    least = (1e-3 * task.span) ** 2 / jnp.maximum(cells.sum(), 1.0)
+    stiffness = jnp.sqrt(_STIFFNESS / jnp.maximum(variance, least))
+
+    def maximum_at(factors: Factors, distance: Array) -> tuple[Factors, Array, Array]:
+        """Return the constrained maximum under a pull, its root likelihood ratio and its number."""
+        target = estimate + task.sign * distance
+
+        def residual(factors: Factors) -> Array:
+            return stiffness * (number(factors) - target)
+
+        def step(factors: Factors, damping: Array, exact: Array) -> tuple[Factors, Array]:
+            slope = jax.tree.map(lambda s: stiffness * s, slope_of(factors))
+            pull = Pull(residual(factors), slope)
+            return table.newton_step(cells, factors, damping, exact, pull)[:2]
+
+        def loss(factors: Factors) -> Array:
+            return table.deviance(cells, factors) - base + residual(factors) ** 2 / 2
+
+        factors = _minimise(cells, step, loss, factors, _TOLERANCE)
+        gap = table.deviance(cells, factors) - base
+        return factors, jnp.sqrt(2 * jnp.maximum(gap, 0.0)), number(factors), gap
+
+    def body(search: _Search) -> _Search:
+        distance = _next(search, task.root, first)
+        factors, root, value, gap = maximum_at(search.factors, distance)
+        inside = root < task.root
+        moved = jax.tree.map(lambda n, o: jnp.where(inside, n, o), factors, search.factors)
+        bound = inside & (distance > _FAR * task.span)
+        found = (jnp.abs(root - task.root) < _ENOUGH) | bound
+        keep = functools.partial(jnp.where, inside)
+        return _Search(
+            search.round + 1, moved,
+            keep(distance, search.low), keep(root, search.low_root), keep(value, search.low_value),
+            keep(search.high, distance), keep(search.high_root, root),
+            keep(search.high_value, value), jnp.minimum(search.least, gap), found,
+        )  # fmt: skip
+
+    first = task.root * jnp.sqrt(jnp.maximum(variance, least)) * (1 + _STIFFNESS) / _STIFFNESS / 3
+    zero, inf = jnp.zeros_like(base), jnp.full_like(base, jnp.inf)
+    begin = _Search(
+        jnp.int32(0), start, zero, zero, estimate, inf, inf, estimate, zero, jnp.asarray(False)
+    )
+    end = jax.lax.while_loop(lambda s: ~s.done & (s.round < _ROUNDS), body, begin)
+    met = jnp.isfinite(end.high)
+    weight = (task.root - end.low_root) / jnp.where(met, end.high_root - end.low_root, 1.0)
+    between = end.low_value + weight * (end.high_value - end.low_value)
+    inner = jnp.where(met, between, end.low_value)
+    value = jnp.where(end.done, inner, jnp.where(met, end.high_value, end.low_value))
+    worst = jnp.where(-end.least > _BETTER, -end.least, 0.0)
+    return value, end.done, worst
+
+
+def _next(search: _Search, root: Array, first: Array) -> Array:
+    """Return the next distance: a secant step, outwards or inside the bracket."""
+    met = jnp.isfinite(search.high)
+    slope = search.low / jnp.maximum(search.low_root, jnp.finfo(first.dtype).tiny)
+    outwards = jnp.clip(root * slope, 1.2 * search.low, 3 * search.low)
+    outwards = jnp.where(search.low > 0, outwards, first)
+    width = jnp.where(met, search.high - search.low, 1.0)
+    rise = jnp.where(met, search.high_root - search.low_root, 1.0)
+    share = jnp.clip((root - search.low_root) / rise, 0.05, 0.95)
+    # Every third round halves, should the secant creep.
+    share = jnp.where(search.round % 3 == 2, 0.5, share)
+    return jnp.where(met, search.low + share * width, outwards)
+
+
+def _variance(cells: Cells, factors: Factors, slope: Factors) -> Array:
+    """Return ``slope' H^-1 slope`` over the probabilities that are not at a bound."""
+    still = jnp.zeros((), cells.dtype)
+    pull = Pull(jnp.ones((), cells.dtype), slope)
+    _, gain, _ = table.newton_step(cells, factors, still, jnp.asarray(False), pull)
+    ratio = jnp.clip(2 * gain, 0.0, 0.5)
+    return ratio / (1 - ratio)
+
+
+def usable(found: Intervals) -> Array:
+    """Return a status: STARTS_DISAGREE where the estimate was beaten along the way."""
+    return jnp.where(found.excess > 0, jnp.int32(Status.STARTS_DISAGREE), jnp.int32(Status.SUCCESS))
