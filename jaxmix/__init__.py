@@ -5,7 +5,7 @@
 
 import importlib.metadata
 
-from jaxmix import features, moments, populations, study
+from jaxmix import features, hierarchy, moments, populations, study
 from jaxmix.data import CausalData, read
 from jaxmix.estimators import baselines, bridge, factorization, spectral, synthetic
 from jaxmix.fit import fit
@@ -36,6 +36,7 @@ __all__ = [
     "factorization",
     "features",
     "fit",
+    "hierarchy",
     "latent_classes",
     "moments",
     "populations",

@@ -23,6 +23,7 @@ import typer
 from jaxmix import demo
 from jaxmix.data import WEIGHT_KINDS, read
 from jaxmix.fit import fit
+from jaxmix.hierarchy import identify
 from jaxmix.report.files import check_folder, write_whole
 from jaxmix.report.plots import ForestRow, figure_class
 from jaxmix.report.progress import progress_bar
@@ -201,6 +202,53 @@ def demo_lalonde(
 @demo_app.callback()
 def _demo() -> None:
     pass
+
+
+@app.command("identify")
+def identify_command(
+    graph: Annotated[
+        pathlib.Path, typer.Argument(metavar="GRAPH", help="A .toml file with roles, or .dot.")
+    ],
+    treatment: Annotated[
+        str | None, typer.Option("--treatment", help="Node of the treatment.")
+    ] = None,
+    outcome: Annotated[str | None, typer.Option("--outcome", help="Node of the outcome.")] = None,
+    latent: Annotated[
+        str | None, typer.Option("--latent", help="Node of the hidden class.")
+    ] = None,
+    z: Annotated[str | None, typer.Option("--z", help="Treatment-side proxies: z1,z2.")] = None,
+    x: Annotated[str | None, typer.Option("--x", help="Outcome-side proxies: x1,x2.")] = None,
+    covariates: Annotated[
+        str | None, typer.Option("--covariates", help="Observed nodes to adjust for: a,b.")
+    ] = None,
+    separable: Annotated[
+        bool | None,
+        typer.Option(
+            "--separable/--not-separable", help="The class is a function of observed columns."
+        ),
+    ] = None,
+    json: Json = None,
+) -> int:
+    """Say which level of the hierarchy a causal graph supports, and why not a stronger one.
+
+    Options name roles, and override those of the file.
+    """
+    _check_outputs(json, None)
+    verdict = identify(
+        graph,
+        treatment=treatment,
+        outcome=outcome,
+        latent=latent,
+        z=None if z is None else _names(z),
+        x=None if x is None else _names(x),
+        covariates=None if covariates is None else _names(covariates),
+        separable=separable,
+    )
+    print(verdict.summary())
+    if json is not None:
+        verdict.to_json(json, command=shlex.join(["jaxmix", *sys.argv[1:]]))
+        print(f"wrote {json}", file=sys.stderr)
+    return 0
 
 
 app.add_typer(study_commands.app, name="study")

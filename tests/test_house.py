@@ -14,7 +14,8 @@ PACKAGE = pathlib.Path(jaxmix.__file__).parent
 # From the lowest room to the highest; a room imports from those before it, and from itself.
 ROOMS = [
     "status", "columns", "solvers", "report", "data", "features", "moments", "mixture",
-    "estimators", "populations", "inference", "latent_classes", "summary", "result", "plan",
+    "hierarchy", "estimators", "populations", "inference", "latent_classes", "summary",
+    "result", "plan",
     "diagnose", "uncertainty", "fit", "study",
     "demo", "cli", "__main__",
 ]  # fmt: skip

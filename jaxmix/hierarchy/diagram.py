@@ -1,0 +1,172 @@
+"""A causal graph with roles: checked once, then judged."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import os
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from jaxmix.hierarchy import reading
+from jaxmix.hierarchy.paths import networkx
+from jaxmix.status import InputError
+
+_DEFAULTS: dict[str, Any] = {
+    "latent": "U", "treatment": "T", "outcome": "Y", "z": ("Z",), "x": ("X",),
+    "covariates": (), "separable": False,
+}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Diagram:
+    """A directed acyclic graph whose nodes have roles.
+
+    Attributes
+    ----------
+    graph
+        A networkx ``DiGraph`` whose nodes are names.
+    latent, treatment, outcome
+        The hidden class, the treatment and the outcome.
+    z, x
+        The proxies; the columns of each are taken jointly.
+    covariates
+        Observed nodes that are conditioned on wherever the class is.
+    separable
+        Whether the user declares the class to be a function of observed columns.
+    """
+
+    graph: Any
+    latent: str
+    treatment: str
+    outcome: str
+    z: tuple[str, ...]
+    x: tuple[str, ...]
+    covariates: tuple[str, ...] = ()
+    separable: bool = False
+
+    def nodes(self, letters: Iterable[str]) -> set[str]:
+        """Return the nodes behind the letters of roles."""
+        return {name for letter in letters for name in self.legend[letter]}
+
+    @property
+    def legend(self) -> dict[str, tuple[str, ...]]:
+        """The letters of the roles, with the nodes behind them."""
+        return {
+            "T": (self.treatment,),
+            "Y": (self.outcome,),
+            "U": (self.latent,),
+            "Z": self.z,
+            "X": self.x,
+            "C": self.covariates,
+        }
+
+    @property
+    def free(self) -> tuple[str, ...]:
+        """Nodes without a role, in the order of the graph."""
+        return tuple(node for node in self.graph if node not in self.nodes(self.legend))
+
+    def without_effects_of_treatment(self) -> Any:
+        """Return the graph without the arrows out of treatment, in which Y stands for Y(t)."""
+        graph = self.graph.copy()
+        graph.remove_edges_from(list(graph.out_edges(self.treatment)))
+        return graph
+
+
+def diagram(graph: Any, **roles: Any) -> Diagram:
+    """Return the diagram of a graph, or raise `InputError`; roles that are None have defaults."""
+    named = {role: value for role, value in roles.items() if value is not None}
+    if isinstance(graph, (str, os.PathLike)):
+        edges, nodes, in_file = reading.read(graph)
+        named = in_file | named
+    else:
+        edges, nodes = _edges(graph), [str(node) for node in getattr(graph, "nodes", ())]
+        if len(set(nodes)) < len(nodes):
+            twice = next(name for name in nodes if nodes.count(name) > 1)
+            raise InputError(f"two nodes of the graph are both written {twice!r}; rename one")
+    chosen = _DEFAULTS | named
+    for role in ("latent", "treatment", "outcome"):
+        chosen[role] = str(chosen[role])
+    for role in ("z", "x", "covariates"):
+        value = chosen[role]
+        names = (value,) if isinstance(value, str) else value
+        if not isinstance(names, Iterable):
+            raise InputError(f"{role} is {value!r}; give a list of nodes")
+        chosen[role] = tuple(str(name) for name in names)
+    if not isinstance(chosen["separable"], bool):
+        raise InputError(f"separable is {chosen['separable']!r}; it has to be True or False")
+    made = networkx().DiGraph()
+    made.add_nodes_from(nodes)
+    made.add_edges_from(edges)
+    found = Diagram(made, **chosen)
+    _check_edges(made)
+    _check_roles(found, named)
+    return found
+
+
+def _edges(graph: Any) -> list[tuple[str, str]]:
+    """Return the edges of a networkx graph or of a list of pairs, names as text."""
+    if hasattr(graph, "is_directed"):
+        if not graph.is_directed():
+            raise InputError(
+                "the graph is undirected; give a networkx DiGraph, with arrows from cause to effect"
+            )
+        return [(str(source), str(target)) for source, target in graph.edges()]
+    if not isinstance(graph, Iterable):
+        raise InputError(
+            f"the graph is of type {type(graph).__name__}; give a networkx DiGraph, a list of "
+            "(from, to) pairs, or the path of a .toml or .dot file"
+        )
+    edges = []
+    for number, edge in enumerate(graph, 1):
+        if isinstance(edge, str) or not isinstance(edge, Sequence) or len(edge) != 2:
+            raise InputError(f"edge {number} is {edge!r}; each has to be a pair (from, to)")
+        edges.append((str(edge[0]), str(edge[1])))
+    return edges
+
+
+def _check_edges(graph: Any) -> None:
+    for source, target in graph.edges():
+        if source == target:
+            raise InputError(
+                f"the edge {source} -> {target} leads from a node to itself; leave it out"
+            )
+    try:
+        cycle = [source for source, _ in networkx().find_cycle(graph)]
+    except networkx().NetworkXNoCycle:
+        return
+    raise InputError(
+        f"the graph has a cycle, {' -> '.join([*cycle, cycle[0]])}; causes cannot run in a circle: "
+        "remove or turn one of these arrows"
+    )
+
+
+def _check_roles(found: Diagram, named: dict[str, Any]) -> None:
+    for role, names in (("z", found.z), ("x", found.x)):
+        if not names:
+            side = "treatment" if role == "z" else "outcome"
+            raise InputError(f"{role} is empty; name at least one {side}-side proxy")
+    taken: dict[str, str] = {}
+    for role, letter in (
+        ("latent", "U"), ("treatment", "T"), ("outcome", "Y"), ("z", "Z"), ("x", "X"),
+        ("covariates", "C"),
+    ):  # fmt: skip
+        for name in found.legend[letter]:
+            if name not in found.graph:
+                raise InputError(_unknown(role, name, found.graph, role in named))
+            if name in taken:
+                both = f"{taken[name]} and {role}" if taken[name] != role else f"{role}, twice"
+                raise InputError(f"the node {name!r} is named as {both}; give each node one role")
+            taken[name] = role
+
+
+def _unknown(role: str, name: str, graph: Any, named: bool) -> str:
+    known = [str(node) for node in graph]
+    if not named:
+        return (
+            f"no node is named as {role}, and the graph has no node {name!r}, which it would be "
+            f"otherwise; say which node is the {role}"
+        )
+    close = difflib.get_close_matches(name, known, 1)
+    hint = f"did you mean {close[0]!r}?" if close else f"its nodes are {', '.join(known) or 'none'}"
+    return f"{role} is {name!r}, and the graph has no such node; {hint}"

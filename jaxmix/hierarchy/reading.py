@@ -1,0 +1,168 @@
+"""Graphs from files: TOML with roles, or DOT."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import io
+import os
+import pathlib
+import re
+import tomllib
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from jaxmix.status import InputError
+
+Edges = list[tuple[str, str]]
+
+_NEEDED = {"latent": str, "treatment": str, "outcome": str, "z": list, "x": list, "edges": list}
+_OPTIONAL = {"covariates": list, "separable": bool}
+_EXAMPLES = {
+    "latent": 'latent = "U"', "treatment": 'treatment = "T"', "outcome": 'outcome = "Y"',
+    "z": 'z = ["Z"]', "x": 'x = ["X"]', "edges": 'edges = [["U", "T"], ["U", "Y"]]',
+    "covariates": 'covariates = ["C"]', "separable": "separable = true",
+}  # fmt: skip
+
+
+def read(path: str | os.PathLike[str]) -> tuple[Edges, list[str], dict[str, Any]]:
+    """Return edges, nodes and roles of a file; a DOT file has no roles."""
+    path = pathlib.Path(path)
+    kind = path.suffix.lower()
+    if kind not in (".toml", ".dot", ".gv"):
+        raise InputError(
+            f"the graph {str(path)!r} has to be a file that ends in .toml, .dot or .gv"
+        )
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"the graph {str(path)!r} cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise InputError(f"the graph {str(path)!r} is not a text file in UTF-8") from None
+    if kind == ".toml":
+        edges, roles = _toml(str(path), text)
+        return edges, [], roles
+    edges, nodes = _dot(str(path), text)
+    return edges, nodes, {}
+
+
+# ---------------------------------------------------------------------------------------- TOML
+
+
+def _toml(path: str, text: str) -> tuple[Edges, dict[str, Any]]:
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{path} is no valid TOML: {error}") from None
+    known: dict[str, Any] = _NEEDED | _OPTIONAL
+    for key, value in table.items():
+        place = _place(path, text, key)
+        if key not in known:
+            close = difflib.get_close_matches(key, known, 1)
+            hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}"
+            raise InputError(f"{place}: unknown key {key!r}; {hint}")
+        if not isinstance(value, known[key]):
+            raise InputError(f"{place}: {key} is {value!r}; write it as in {_EXAMPLES[key]}")
+        if known[key] is list and key != "edges":
+            for name in value:
+                if not isinstance(name, str):
+                    raise InputError(
+                        f"{place}: {key} holds {name!r}; it is a list of texts, as in "
+                        f"{_EXAMPLES[key]}"
+                    )
+    for key in _NEEDED:
+        if key not in table:
+            raise InputError(f"{path} has no {key}; add it as in {_EXAMPLES[key]}")
+    edges = []
+    for number, edge in enumerate(table.pop("edges"), 1):
+        pair = isinstance(edge, list) and len(edge) == 2
+        if not pair or not all(isinstance(name, str) for name in edge):
+            raise InputError(
+                f"{_place(path, text, 'edges')}: edge {number} is {edge!r}; each has to be a pair "
+                'of texts, as in ["U", "T"]'
+            )
+        edges.append((edge[0], edge[1]))
+    return edges, table
+
+
+def _place(path: str, text: str, key: str) -> str:
+    """Return the file with the line on which a key (or the table of that name) stands."""
+    key_or_table = re.compile(rf"\s*(\[\[?\s*)?[\"']?{re.escape(key)}[\"']?\s*[\].=]")
+    for number, line in enumerate(text.splitlines(), 1):
+        if key_or_table.match(line):
+            return f"{path}, line {number}"
+    return path
+
+
+# ----------------------------------------------------------------------------------------- DOT
+
+
+def _dot(path: str, text: str) -> tuple[Edges, list[str]]:
+    """Return edges and nodes of a directed graph in the DOT language."""
+    try:
+        import pydot
+    except ImportError:
+        raise InputError(
+            f"{path}: graphs in DOT need the extra 'graph': pip install 'jaxmix[graph]'; "
+            "or write the edges as TOML"
+        ) from None
+    said = io.StringIO()
+    with warnings.catch_warnings(), contextlib.redirect_stdout(said):
+        # Its parser calls deprecated names of pyparsing, and prints what it cannot parse.
+        warnings.simplefilter("ignore")
+        graphs = pydot.graph_from_dot_data(text)
+    if not graphs:
+        found = re.search(r"line:(\d+)", said.getvalue())
+        where = f"{path}, line {found.group(1)}" if found else path
+        raise InputError(f"{where}: this is no valid DOT; write it as in digraph {{ U -> T; }}")
+    if len(graphs) != 1 or graphs[0].get_type() != "digraph":
+        raise InputError(
+            f"{path} has to hold one directed graph, digraph {{ ... }}, with arrows written ->"
+        )
+    edges: Edges = []
+    nodes: dict[str, None] = {}
+    for part in _parts(graphs[0]):
+        for node in part.get_nodes():
+            name = node.get_name()
+            if name == "edge":
+                _check_forward(path, node.get_attributes())
+            elif name not in ("node", "graph", "edge"):
+                nodes[_name(name)] = None
+        for edge in part.get_edges():
+            _check_forward(path, edge.get_attributes())
+            for source in _ends(path, edge.get_source()):
+                edges += [(source, target) for target in _ends(path, edge.get_destination())]
+    return edges, list(nodes)
+
+
+def _parts(graph: Any) -> Iterator[Any]:
+    yield graph
+    for part in graph.get_subgraphs():
+        yield from _parts(part)
+
+
+def _check_forward(path: str, attributes: Mapping[str, Any]) -> None:
+    direction = str(attributes.get("dir", "forward")).strip('"')
+    if direction != "forward":
+        raise InputError(
+            f"{path}: an edge has dir={direction}; write each arrow from cause to effect, and a "
+            "hidden common cause as a node of its own"
+        )
+
+
+def _ends(path: str, end: Any) -> list[str]:
+    """Return the nodes at an end of an edge: one, or those of a group in braces."""
+    if isinstance(end, str):
+        return [_name(end)]
+    if end["edges"] or end["subgraphs"]:
+        raise InputError(
+            f"{path}: an edge leads from or to braces with edges in them; write those edges apart"
+        )
+    return [_name(name) for name in end["nodes"]]
+
+
+def _name(text: str) -> str:
+    """Return the name of a node without quotes, or without the port behind it."""
+    quoted = re.match(r'"((?:[^"\\]|\\.)*)"', text)
+    return quoted.group(1).replace('\\"', '"') if quoted else text.split(":")[0]
