@@ -27,14 +27,13 @@ from jaxmix.estimators.table import Cells, Factors, Pull
 from jaxmix.moments import Moments
 from jaxmix.solvers.lanes import batched, by_chunks
 from jaxmix.solvers.minimise import damped, minimise
-from jaxmix.status import Status
 
 _STIFFNESS = 3.0  # curvature of the pull, in units of the likelihood's own along g
 _TOLERANCE = 1e-5  # predicted gain, in log-likelihood units, at which steps stop
 _STEPS = 200
 _ENOUGH = 0.01  # distance from the wanted root of the likelihood ratio
 _ROUNDS = 25
-_FAR = 8.0  # ranges beyond which a target pulls in vain: g is at its bound
+_FAR = 30.0  # ranges beyond which a target pulls in vain
 _EXACT_BELOW = 1.0
 _BETTER = 0.05  # log-likelihood units by which a point beats the estimate for it to count
 
@@ -87,9 +86,9 @@ class _Task(NamedTuple):
     factors: Factors
     value_y: Array
     order: Int[Array, " k"]
-    index: Int[Array, ""]
+    which: Int[Array, ""]
     sign: Array
-    span: Array
+    limits: Float[Array, " 2"]
     root: Array
 
 
@@ -105,6 +104,7 @@ class _Search(NamedTuple):
     high_root: Array
     high_value: Array
     least: Array
+    moved: Bool[Array, ""]
     done: Bool[Array, ""]
 
 
@@ -160,19 +160,17 @@ def intervals(
     factors = _polish(cells, Factors(*start))
     mixture = mixture_of(factors, moments.value_y, level, model.num_arms)
     order = jnp.argsort(mixture.effects())
-    width = moments.range_y[1] - moments.range_y[0]
-    spans = _spans(model, width)
-    num = len(spans)
+    limits = _limits(model, moments.range_y)
     root = jnp.asarray(NormalDist().inv_cdf(0.5 + confidence / 2), cells.dtype)
 
-    def one_end(index: Array, sign: Array, span: Array) -> tuple[Array, Array, Array]:
-        task = _Task(cells, factors, moments.value_y, order, index, sign, span, root)
+    def one_end(index: Array, sign: Array, own: Array) -> tuple[Array, Array, Array]:
+        task = _Task(cells, factors, moments.value_y, order, index, sign, own, root)
         return _compiled(model)(task)
 
     both = jnp.array([-1.0, 1.0], cells.dtype)
     ends, settled, excess = jax.vmap(
-        lambda index, span: jax.vmap(lambda sign: one_end(index, sign, span))(both)
-    )(jnp.arange(num), spans)
+        lambda index, own: jax.vmap(lambda sign: one_end(index, sign, own))(both)
+    )(jnp.arange(len(limits)), limits)
     a = model.num_arms
     effect, means, shares, effects, inner, variance = jnp.split(
         ends, np.cumsum([1, a, k, k, max(k - 3, 0)])
@@ -186,12 +184,15 @@ def intervals(
     )
 
 
-def _spans(model: Model, width: Array) -> Array:
-    """Return how far each number could move at most."""
+def _limits(model: Model, range_y: Float[Array, " 2"]) -> Float[Array, "m 2"]:
+    """Return how small and how large each number could be."""
     a, k = model.num_arms, model.num_classes
-    ones = jnp.ones((), width.dtype)
-    each = [2 * width, *[width] * a, *[ones] * k, *[2 * width] * k]
-    return jnp.stack([*each, *[ones] * max(k - 3, 0), width**2])
+    width = range_y[1] - range_y[0]
+    difference = jnp.stack([-width, width])
+    share = jnp.array([0.0, 1.0], width.dtype)
+    variance = jnp.stack([jnp.zeros_like(width), width**2])
+    each = [difference, *[range_y] * a, *[share] * k, *[difference] * k]
+    return jnp.stack([*each, *[share] * max(k - 3, 0), variance])
 
 
 def _numbers(factors: Factors, value_y: Array, order: Array, model: Model) -> Float[Array, " m"]:
@@ -231,22 +232,26 @@ def _compiled(model: Model) -> Any:
 
 
 def _find_end(task: _Task, *, model: Model) -> tuple[Array, Array, Array]:
-    """Return one end, whether it was found to its tolerance, and how far the estimate was beaten."""
+    """Return one end, whether it was found, and by how much the estimate was beaten."""
     cells, start = task.cells, task.factors
 
     def number(factors: Factors) -> Array:
-        return _numbers(factors, task.value_y, task.order, model)[task.index]
+        return _numbers(factors, task.value_y, task.order, model)[task.which]
 
     slope_of = jax.grad(number)
     estimate = number(start)
     base = table.deviance(cells, start)
-    variance = _variance(cells, start, slope_of(start))
+    span = task.limits[1] - task.limits[0]
+    resolution = jnp.sqrt(jnp.finfo(span.dtype).eps) * span
+    limit = jnp.where(task.sign > 0, task.limits[1], task.limits[0])
     # An estimate at a bound has no variance: a first guess of the scale then.
-    least = (1e-3 * task.span) ** 2 / jnp.maximum(cells.sum(), 1.0)
-    stiffness = jnp.sqrt(_STIFFNESS / jnp.maximum(variance, least))
+    variance = jnp.maximum(
+        _variance(cells, start, slope_of(start)), (1e-3 * span) ** 2 / jnp.maximum(cells.sum(), 1.0)
+    )
+    stiffness = jnp.sqrt(_STIFFNESS / variance)
 
-    def maximum_at(factors: Factors, distance: Array) -> tuple[Factors, Array, Array]:
-        """Return the constrained maximum under a pull, its root likelihood ratio and its number."""
+    def pulled(factors: Factors, distance: Array) -> tuple[Factors, Array, Array]:
+        """Return the constrained maximum under a pull, what it costs, and its number."""
         target = estimate + task.sign * distance
 
         def residual(factors: Factors) -> Array:
@@ -261,29 +266,34 @@ def _find_end(task: _Task, *, model: Model) -> tuple[Array, Array, Array]:
             return table.deviance(cells, factors) - base + residual(factors) ** 2 / 2
 
         factors = _minimise(cells, step, loss, factors, _TOLERANCE)
-        gap = table.deviance(cells, factors) - base
-        return factors, jnp.sqrt(2 * jnp.maximum(gap, 0.0)), number(factors), gap
+        return factors, table.deviance(cells, factors) - base, number(factors)
 
     def body(search: _Search) -> _Search:
         distance = _next(search, task.root, first)
-        factors, root, value, gap = maximum_at(search.factors, distance)
+        factors, cost, value = pulled(search.factors, distance)
+        root = jnp.sqrt(2 * jnp.maximum(cost, 0.0))
         inside = root < task.root
-        moved = jax.tree.map(lambda n, o: jnp.where(inside, n, o), factors, search.factors)
-        bound = inside & (distance > _FAR * task.span)
-        found = (jnp.abs(root - task.root) < _ENOUGH) | bound
-        keep = functools.partial(jnp.where, inside)
+        # Nothing lies beyond a limit, nor beyond what the strongest pull reaches.
+        bound = inside & ((jnp.abs(value - limit) < resolution) | (distance > _FAR * span))
+        moved = jnp.abs(value - search.low_value) > resolution
+
+        def keep(new: Array, old: Array) -> Array:
+            return jnp.where(inside, new, old)
+
         return _Search(
-            search.round + 1, moved,
+            search.round + 1, jax.tree.map(keep, factors, search.factors),
             keep(distance, search.low), keep(root, search.low_root), keep(value, search.low_value),
             keep(search.high, distance), keep(search.high_root, root),
-            keep(search.high_value, value), jnp.minimum(search.least, gap), found,
+            keep(search.high_value, value), jnp.minimum(search.least, cost), moved,
+            (jnp.abs(root - task.root) < _ENOUGH) | bound,
         )  # fmt: skip
 
-    first = task.root * jnp.sqrt(jnp.maximum(variance, least)) * (1 + _STIFFNESS) / _STIFFNESS / 3
+    first = task.root * jnp.sqrt(variance) * (1 + _STIFFNESS) / _STIFFNESS / 3
     zero, inf = jnp.zeros_like(base), jnp.full_like(base, jnp.inf)
     begin = _Search(
-        jnp.int32(0), start, zero, zero, estimate, inf, inf, estimate, zero, jnp.asarray(False)
-    )
+        jnp.int32(0), start, zero, zero, estimate, inf, inf, estimate, zero, jnp.asarray(True),
+        jnp.asarray(False),
+    )  # fmt: skip
     end = jax.lax.while_loop(lambda s: ~s.done & (s.round < _ROUNDS), body, begin)
     met = jnp.isfinite(end.high)
     weight = (task.root - end.low_root) / jnp.where(met, end.high_root - end.low_root, 1.0)
@@ -299,6 +309,8 @@ def _next(search: _Search, root: Array, first: Array) -> Array:
     met = jnp.isfinite(search.high)
     slope = search.low / jnp.maximum(search.low_root, jnp.finfo(first.dtype).tiny)
     outwards = jnp.clip(root * slope, 1.2 * search.low, 3 * search.low)
+    # A number that is held at a bound gives way to a strong pull, or never.
+    outwards = jnp.where(search.moved, outwards, 3 * search.low)
     outwards = jnp.where(search.low > 0, outwards, first)
     width = jnp.where(met, search.high - search.low, 1.0)
     rise = jnp.where(met, search.high_root - search.low_root, 1.0)
@@ -315,8 +327,3 @@ def _variance(cells: Cells, factors: Factors, slope: Factors) -> Array:
     _, gain, _ = table.newton_step(cells, factors, still, jnp.asarray(False), pull)
     ratio = jnp.clip(2 * gain, 0.0, 0.5)
     return ratio / (1 - ratio)
-
-
-def usable(found: Intervals) -> Array:
-    """Return a status: STARTS_DISAGREE where the estimate was beaten along the way."""
-    return jnp.where(found.excess > 0, jnp.int32(Status.STARTS_DISAGREE), jnp.int32(Status.SUCCESS))
