@@ -291,7 +291,8 @@ def test_a_folder_is_no_table(tmp_path, capsys):
         (["demo", "lalonde", "--resamples", "3"], ["3", "at least 20"]),
         (["simulate", "population.toml"], ["--output"]),
         (["study"], ["command"]),
-        (["identify", "graph.toml"], ["identify"]),
+        (["identify"], ["GRAPH"]),
+        (["identify", "graph.toml"], ["'graph.toml'", "cannot be read", "No such file"]),
         (["--verbose"], ["--verbose"]),
     ],
     ids=" ".join,
@@ -726,7 +727,7 @@ def test_help_lists_the_commands(arguments, capsys):
     assert cli.run(arguments) == 0
     out, err = capsys.readouterr()
     listed = re.findall(r"^  (\w+)  ", out.split("Commands:")[1], re.MULTILINE)
-    assert listed == ["fit", "simulate", "demo", "study"]
+    assert listed == ["fit", "identify", "simulate", "demo", "study"]
     assert err == ""
 
 
@@ -812,3 +813,57 @@ def test_a_process_that_fails_says_one_line(rows, tmp_path):
     assert (done.returncode, done.stdout) == (2, "")
     assert re.fullmatch(r"jaxmix: column 'nope' \(x\) is not in the table; .*\n", done.stderr)
     assert os.listdir(tmp_path) == []
+
+
+# --------------------------------------------------------------------------------------- identify
+
+CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
+DOT_ROLES = ["--treatment", "T", "--outcome", "Y", "--latent", "U", "--z", "Z", "--x", "X"]
+
+
+def test_identify_prints_the_verdict_and_writes_json(tmp_path, capsys):
+    path = tmp_path / "out.json"
+    graph = CONFIGS / "graph_level4.toml"
+    assert cli.run(["identify", str(graph), "--json", str(path)]) == 0
+    out, err = capsys.readouterr()
+    verdict = jm.hierarchy.identify(graph)
+    assert out == verdict.summary() + "\n"
+    assert err == f"wrote {path}\n"
+    found = plain_json(path)
+    assert found.pop("command").startswith("jaxmix ")
+    assert found == {k: v for k, v in verdict.to_dict().items() if k != "command"}
+
+
+def test_identify_takes_roles_and_overrides(capsys):
+    """A verdict without a level is an answer as well: exit code 0."""
+
+    def first_line(*arguments):
+        assert cli.run(["identify", *map(str, arguments)]) == 0
+        out, err = capsys.readouterr()
+        assert err == ""
+        return out.splitlines()[0]
+
+    dot = CONFIGS / "graph_hidden_cause.dot"
+    assert first_line(dot, *DOT_ROLES).startswith("No level")
+    assert first_line(dot, *DOT_ROLES, "--covariates", "W").startswith("Level 3 ")
+    assert first_line(dot, *DOT_ROLES, "--covariates", " W ,").startswith("Level 3 ")
+    toml = CONFIGS / "graph_level1.toml"
+    assert first_line(toml).startswith("Level 1 ")
+    assert first_line(toml, "--not-separable").startswith("Level 2 ")
+    assert first_line(CONFIGS / "graph_level3.toml", "--separable").startswith("Level 1 ")
+
+
+def test_identify_wrong_input_is_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys):
+    graph = str(CONFIGS / "graph_level2.toml")
+    for options, fragments in (
+        (["--x", "Xx"], ["x is 'Xx'", "did you mean 'X'?"]),
+        (["--z", ","], ["z is empty"]),
+        (["--z", "X"], ["z and x", "one role"]),
+        (["--json", "none/out.json"], ["'none'", "create it"]),
+    ):
+        assert cli.run(["identify", graph, *options]) == 2
+        line = one_line(capsys)
+        assert [fragment for fragment in fragments if fragment not in line] == []
+    monkeypatch.setitem(sys.modules, "networkx", None)
+    assert cli.run(["identify", graph]) == 2
+    assert "pip install 'jaxmix[graph]'" in one_line(capsys)

@@ -184,9 +184,12 @@ def _serves(
 
 
 def _conflicts(roles: Diagram, found: list[Candidate]) -> Iterator[tuple[str, str, Path]]:
+    """Pairs of a proxy and another candidate, fit for opposite sides but for a link of the two."""
     given = roles.nodes("UC")
     able = [c for c in found if (c.as_z or c.as_x) and c.role != "covariate"]
     for index, one in enumerate(able):
+        if one.role is None:  # the proxies come first
+            return
         linked = connected(roles.graph, one.node, given)
         for other in able[index + 1 :]:
             opposite = (one.as_z and other.as_x) or (one.as_x and other.as_z)

@@ -16,6 +16,7 @@ from jaxmix.report.files import write_whole
 from jaxmix.report.tables import Table
 
 WEAKEST = len(LEVELS)
+_WIDTH = 77  # for the cells of a line, beside the blanks between its four columns
 
 
 def next_stronger(level: int | None) -> Level | None:
@@ -166,7 +167,10 @@ class Verdict:
             "The verdict is about the graph as it was drawn. An arrow that is missing is a claim, "
             "and data can refute few of these claims.",
         ]
-        if self.diagram.covariates and {2, 3} & set(self.levels):
+        reached = {change.level for change in self.changes if change.action == "adjust"}
+        if self.diagram.covariates:
+            reached |= set(self.levels) | {change.level for change in self.changes}
+        if reached & {2, 3}:
             remarks.insert(0, (
                 "Levels 2 and 3 take no covariates in 'jaxmix fit' yet; it fits level 4 with them."
             ))  # fmt: skip
@@ -282,14 +286,28 @@ class Verdict:
         return Table(title, notes=notes)
 
     def _columns(self) -> Table:
+        neither = [c.node for c in self.candidates if not (c.role or c.as_z or c.as_x)]
+        shown = [c for c in self.candidates if c.node not in neither]
+        names = max(len(c.node) for c in shown)
+        now = max(len(c.role or "-") for c in shown)
+        room = (_WIDTH - names - now) // 2
         rows = [
-            (c.node, c.role or "-", _levels(c.as_z, c.against_z), _levels(c.as_x, c.against_x))
-            for c in self.candidates
+            (
+                c.node,
+                c.role or "-",
+                _levels(c.as_z, c.against_z, room),
+                _levels(c.as_x, c.against_x, room),
+            )
+            for c in shown
         ]
         notes = []
-        if any(c.role is None for c in self.candidates):
-            notes.append("Nodes without a role (-) count as unobserved; the entry is for the case "
-                         "that they are columns.")  # fmt: skip
+        if any(c.role is None for c in shown):
+            notes.append(
+                "Nodes without a role (-) count as unobserved; the entry is for the case that "
+                "they are columns."
+            )
+        if neither:
+            notes.append(f"Nodes without a role that may serve as neither: {', '.join(neither)}.")
         if any(violation.assumption in ALWAYS for violation in self.violations):
             notes.append(
                 "The entries are about proxies alone: what fails above for T, Y, U or C remains."
@@ -332,10 +350,11 @@ def _legend(roles: Diagram) -> str:
     return " ".join(parts)
 
 
-def _levels(levels: tuple[int, ...], against: str) -> str:
-    if not levels:
-        return f"no: {against}" if len(against) <= 28 else "no"
-    return " ".join(map(str, levels))
+def _levels(levels: tuple[int, ...], against: str, room: int) -> str:
+    """Return levels, or "no" with the reason if there is room for it."""
+    if levels:
+        return " ".join(map(str, levels))
+    return reason if len(reason := f"no: {against}") <= room else "no"
 
 
 def _violation(violation: Violation) -> dict[str, Any]:
