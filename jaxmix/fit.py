@@ -40,6 +40,7 @@ def fit(
     seed: int = 0,
     interval: str = "percentile",
     resampling: str | None = None,
+    strata: str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Result:
     """Estimate an effect under hidden confounding, and the classes behind it where asked for.
@@ -77,11 +78,17 @@ def fit(
     seed
         Integer seed of the resamples.
     interval
-        ``"percentile"`` or ``"normal"``, from the resamples.
+        From the resamples: ``"percentile"``, ``"basic"``, ``"normal"`` (``-+ z`` standard errors),
+        ``"studentized"`` (bootstrap-t) or ``"bca"`` (bias-corrected, accelerated). The last two
+        correct for skewness and take multinomial resamples unless told otherwise; the share
+        harmed, a step function of the law, has percentiles unless it is ``"normal"``.
     resampling
         ``"multinomial"``, ``"poisson"`` or ``"bayesian"``. None takes multinomial where rows carry
         counts (discrete data, frequency weights), and otherwise, and for clusters, Bayesian
         weights: they drop no row, so that a rare category cannot make a resample singular.
+    strata
+        ``"arm"`` draws resamples within each treatment arm, whose size stays fixed, as in an
+        experiment or a sample that fixed it; standard errors are then conditional on the sizes.
     progress
         Called with (resamples done, resamples in all).
 
@@ -106,7 +113,7 @@ def fit(
     """
     asked = {
         "level": level, "method": method, "bridge": bridge, "estimand": estimand,
-        "better": better, "interval": interval, "resampling": resampling,
+        "better": better, "interval": interval, "resampling": resampling, "strata": strata,
     }  # fmt: skip
     headline, beside = plan(data, asked, num_classes, num_resamples, confidence)
     if not isinstance(seed, int | np.integer) or not -(2**63) <= seed < 2**63:
@@ -123,7 +130,7 @@ def fit(
         for estimator in (headline, beside):
             if estimator is not None:
                 _check_size(estimator, views, method)
-        settings = Settings(num_resamples, confidence, seed, interval, resampling, progress)
+        settings = Settings(num_resamples, confidence, seed, interval, resampling, strata, progress)
         run = _Run(data, views, settings)
         result = dataclasses.replace(run.refined(headline), better=better)
         if beside is None:
@@ -228,7 +235,9 @@ class _Run:
             return Estimate(
                 float(point[name][index]),
                 None if se is None else float(se[index]),
-                None if at is None else (float(at[index][0]), float(at[index][1])),
+                None
+                if at is None or not np.isfinite(at[index]).all()
+                else tuple(at[index].tolist()),
             )
 
         law = law_se = law_interval = harmed = None
@@ -257,7 +266,10 @@ class _Run:
             confidence=self.settings.confidence,
             seed=self.settings.seed,
             status=status,
-            warnings=warnings_of(diagnostics, data, views, point, bool(errors)),
+            warnings=(
+                *warnings_of(diagnostics, data, views, point, bool(errors)),
+                *spread.notes,
+            ),
             naive=estimate("naive"),
             ate=estimate("effect"),
             potential_means={arm: estimate("means", i) for i, arm in enumerate(data.arms)},

@@ -12,7 +12,7 @@ from jaxtyping import Array
 from jaxmix.columns import listed
 from jaxmix.data import CausalData
 from jaxmix.estimators import baselines, bridge, factorization, spectral, synthetic
-from jaxmix.inference.resampling import KINDS
+from jaxmix.inference import drawing, intervals
 from jaxmix.mixture import EffectLaw
 from jaxmix.moments import Moments
 from jaxmix.status import InputError, settle
@@ -23,13 +23,15 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "bridge": ("by_arm", "pooled"),
     "estimand": ("ATE", "ATT"),
     "better": ("higher", "lower"),
-    "interval": ("percentile", "normal"),
-    "resampling": (None, *KINDS),
+    "interval": intervals.KINDS,
+    "resampling": (None, *drawing.KINDS),
+    "strata": (None, "arm"),
 }
 """What `fit` takes for each option."""
 
 _CLASS_METHODS = ("factorization", "spectral", "synthetic")
 _MIN_RESAMPLES = 20
+_FROM_RESAMPLES = ("basic", "studentized", "bca")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,6 +126,11 @@ def plan(
         raise InputError(
             f"num_resamples (--resamples) is {num_resamples!r}: give 0 (influence functions) or at "
             f"least {_MIN_RESAMPLES}"
+        )
+    if num_resamples == 0 and asked["interval"] in _FROM_RESAMPLES:
+        raise InputError(
+            f"interval {asked['interval']!r} needs resamples: give num_resamples (--resamples) of "
+            f"at least {_MIN_RESAMPLES}, or the interval 'normal'"
         )
     if not 0 < confidence < 1:
         raise InputError(f"confidence is {confidence!r}: give a number between 0 and 1")

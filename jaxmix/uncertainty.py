@@ -15,13 +15,18 @@ from jaxtyping import Array
 
 from jaxmix.diagnose import errors_of
 from jaxmix.features import Views
-from jaxmix.inference import resampling
+from jaxmix.inference import intervals, resampling
 from jaxmix.moments import Moments
 from jaxmix.plan import Estimator
 from jaxmix.status import NO_ESTIMATE, Status
 
 _NUMBERS = ("effect", "means", "naive", "shares", "effects")  # with errors by differentiation
 _DRAWN = (*_NUMBERS, "harmed", "profile", "status")
+_CORRECTED = ("studentized", "bca")  # for skewness, by influence functions
+_WORDS = {
+    "effect": "the average effect", "means": "a mean outcome", "naive": "the difference in means",
+    "shares": "a share", "effects": "a class effect", "harmed": "the share harmed",
+}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +38,7 @@ class Settings:
     seed: int
     interval: str
     resampling: str | None
+    strata: str | None
     progress: Callable[[int, int], None] | None
 
 
@@ -48,11 +54,14 @@ class Uncertainty:
         Ends of the intervals on a last axis; empty where there are no errors.
     tally
         What became of the resamples, for `Diagnostics`; empty without resamples.
+    notes
+        What a user should know of the intervals, one sentence each.
     """
 
     errors: dict[str, np.ndarray]
     bounds: dict[str, np.ndarray]
     tally: dict[str, Any]
+    notes: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,31 +100,72 @@ def uncertainty(
         What it is given beside the moments, such as where resamples start.
     settings
         How to measure.
+
+    Raises
+    ------
+    InputError
+        For strata with clusters that lie in several of them.
     """
+    strata = views.t if settings.strata == "arm" else None
+    numbers = Partial(_Part(estimator, _NUMBERS), **context)
+    confidence, kind = settings.confidence, settings.interval
     if not settings.num_resamples:
-        numbers = Partial(_Part(estimator, _NUMBERS), **context)
-        errors = jax.tree.map(np.asarray, errors_of(numbers, views))
-        return Uncertainty(errors, _normal(point, errors, settings.confidence), {})
-    draws, tally = _resample(estimator, views, point, context, settings)
+        if strata is None:
+            errors = _on_host(errors_of(numbers, views))
+        else:
+            errors = _on_host(resampling.spread(numbers, views, _NUMBERS, strata)[0])
+        return Uncertainty(errors, _normal(point, errors, confidence), {})
+    draws, draws_se, tally = _resample(estimator, views, point, context, settings, strata)
     if 2 * len(draws["effect"]) < settings.num_resamples:
         return Uncertainty({}, {}, tally)
     errors = {name: values.std(axis=0, ddof=1) for name, values in draws.items()}
-    if settings.interval == "normal":
-        return Uncertainty(errors, _normal(point, errors, settings.confidence), tally)
-    bounds = {
-        name: np.stack(resampling.percentile_interval(values, settings.confidence), axis=-1)
-        for name, values in draws.items()
-    }
-    return Uncertainty(errors, bounds, tally)
+    if kind == "normal":
+        return Uncertainty(errors, _normal(point, errors, confidence), tally)
+    se: dict[str, Any] = {}
+    skew: dict[str, Any] = {}
+    if kind in _CORRECTED:
+        se, skew = _on_host(resampling.spread(numbers, views, _NUMBERS, strata))
+    bounds = {}
+    for name, values in draws.items():
+        ends = intervals.interval(
+            "percentile" if name == "harmed" else kind,
+            jnp.asarray(values),
+            point[name],
+            confidence,
+            se=se.get(name),
+            draws_se=draws_se.get(name),
+            acceleration=skew.get(name),
+        )
+        bounds[name] = np.stack([ends.lower, ends.upper], axis=-1)
+    return Uncertainty(errors, bounds, tally, _notes(bounds, kind))
+
+
+def _on_host(values: Any) -> Any:
+    return jax.tree.map(np.asarray, values)
 
 
 def _normal(
     point: dict[str, Any], errors: dict[str, np.ndarray], confidence: float
 ) -> dict[str, np.ndarray]:
     return {
-        name: np.stack(resampling.normal_interval(point[name], se, confidence), axis=-1)
+        name: np.stack(intervals.normal_interval(point[name], se, confidence), axis=-1)
         for name, se in errors.items()
     }
+
+
+def _notes(bounds: dict[str, np.ndarray], kind: str) -> tuple[str, ...]:
+    """Say which intervals do not exist, and why."""
+    missing = [_WORDS[name] for name, ends in bounds.items() if not np.isfinite(ends).all()]
+    if not missing:
+        return ()
+    why = {
+        "bca": "its resamples lie on one side of it, or its correction is too large",
+        "studentized": "too many resamples have no standard error, or one of 0",
+    }.get(kind, "it is not finite")
+    return (
+        f"there is no {kind} interval for {' and '.join(missing)}: {why}; use more resamples, or "
+        "the interval 'percentile'",
+    )
 
 
 def _resample(
@@ -124,26 +174,33 @@ def _resample(
     point: dict[str, Any],
     context: dict[str, Any],
     settings: Settings,
-) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Return the resampled numbers that are estimates, classes matched, and a tally."""
-    kind = settings.resampling or (
-        "multinomial" if views.repeated and not views.num_clusters else "bayesian"
-    )
+    strata: Array | None,
+) -> tuple[dict[str, np.ndarray], dict[str, Any], dict[str, Any]]:
+    """Return the resampled numbers that are estimates, classes matched, and a tally.
+
+    Between them the standard errors within the resamples, where the interval needs them.
+    """
+    kind = settings.resampling or _default_kind(views, settings.interval)
+    studentized = settings.interval == "studentized"
     draws = resampling.bootstrap(
         Partial(_Part(estimator, _DRAWN), **context),
         views,
         key=jax.random.key(settings.seed),
         num_resamples=settings.num_resamples,
         kind=kind,
+        strata=strata,
+        errors=_NUMBERS if studentized else (),
         progress=settings.progress,
     )
+    draws, draws_se = draws if studentized else (draws, {})
     statuses = np.asarray(draws["status"])
     usable = ~np.isin(statuses, NO_ESTIMATE)
     ambiguous = np.zeros(len(statuses), bool)
     if "profile" in draws:
         order, unclear = _align(draws["profile"], point["profile"])
-        for name in ("shares", "effects"):
-            draws[name] = jnp.take_along_axis(draws[name], order, axis=1)
+        for values in (draws, draws_se):
+            for name in values.keys() & {"shares", "effects"}:
+                values[name] = jnp.take_along_axis(values[name], order, axis=1)
         ambiguous = np.asarray(unclear)
     failed = collections.Counter(Status(int(s)).name for s in statuses[~usable])
     tally = {
@@ -153,5 +210,16 @@ def _resample(
         "out_of_range": int((statuses == Status.OUT_OF_RANGE).sum()),
         "ambiguous": int((ambiguous & usable).sum()),
     }
-    skip = ("status", "profile")
-    return {n: np.asarray(v)[usable] for n, v in draws.items() if n not in skip}, tally
+    kept, kept_se = (
+        {n: np.asarray(v)[usable] for n, v in values.items() if n not in ("status", "profile")}
+        for values in (draws, draws_se)
+    )
+    return kept, kept_se, tally
+
+
+def _default_kind(views: Views, interval: str) -> str:
+    # Exponential weights are twice as skewed as counts are, and a correction for skewness would
+    # be of a skewness that is not the sample's.
+    if (views.repeated and not views.num_clusters) or interval in _CORRECTED:
+        return "multinomial"
+    return "bayesian"

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 import jaxmix as jm
-from jaxmix.inference import resampling
+from jaxmix.inference import drawing, resampling
 from tests import oracles
 from tests.helpers import causal_data, linear_rows, population
 
-kinds = pytest.mark.parametrize("kind", resampling.KINDS)
+kinds = pytest.mark.parametrize("kind", drawing.KINDS)
 
 
 def effect(moments):
@@ -47,7 +47,7 @@ def repeated(views):
 
 def drawn(views, kind, count=2000):
     keys = jax.random.split(jax.random.key(3), count)
-    return np.asarray(jax.jit(lambda k: resampling.draw_multiplicities(k, views, kind))(keys))
+    return np.asarray(jax.jit(lambda k: drawing.draw_multiplicities(k, views, kind))(keys))
 
 
 @kinds
@@ -207,10 +207,3 @@ def test_alignment_says_when_classes_are_ambiguous_and_survives_nan():
     assert resampling.align(jnp.array([[-0.3, 0.6]]), jnp.array([[0.5, 1.0]]))[1]
     order, _ = resampling.align(jnp.array([[jnp.nan, 0.1]]), reference)
     assert sorted(order.tolist()) == [0, 1]
-
-
-def test_intervals():
-    draws = np.arange(101.0)
-    assert resampling.percentile_interval(draws, 0.9) == pytest.approx((5.0, 95.0))
-    lower, upper = resampling.normal_interval(np.array(1.0), np.array(2.0), 0.9)
-    assert (float(lower), float(upper)) == pytest.approx((1 - 3.28971, 1 + 3.28971), abs=1e-4)

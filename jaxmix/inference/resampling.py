@@ -5,22 +5,21 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable
-from statistics import NormalDist
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxmix import moments
 from jaxmix.data import CausalData
 from jaxmix.features import Views, encode
+from jaxmix.inference.drawing import KINDS, Units, draw_units, rows_of, units_of
+from jaxmix.inference.intervals import acceleration
 from jaxmix.moments import Moments
-from jaxmix.solvers.sampling import multinomial
-
-KINDS = ("multinomial", "poisson", "bayesian")
 
 _CHUNK_NUMBERS = 1 << 23  # weights held at once (64 MiB in float64)
 _MAX_CHUNK = 1024
@@ -28,60 +27,6 @@ _BLOCKS_WATCHED = 50  # blocks between which a progress callback is called
 
 Statistic = Callable[[Moments], Any]
 Progress = Callable[[int, int], None]
-
-
-def draw_multiplicities(keys: Array, views: Views, kind: str) -> Float[Array, "r n"]:
-    """Draw how often each row occurs in each of several resamples.
-
-    Clusters, where there are any, are drawn whole.
-
-    Parameters
-    ----------
-    keys
-        ``(r,)`` JAX keys, one for each resample.
-    views
-        The rows; a row that stands for m identical ones is drawn as m.
-    kind
-        ``"multinomial"``: rows with replacement, as many as there were (or clusters);
-        ``"poisson"``: independent Poisson counts; ``"bayesian"``: independent exponential weights
-        (Rubin 1981).
-    """
-    dtype = views.multiplicity.dtype
-    if views.cluster is not None:
-        drawn = _draw_units(keys, views.num_clusters, kind, dtype)
-        return drawn[:, views.cluster] * views.multiplicity
-    if views.repeated:
-        return _draw_counts(keys, views.multiplicity, kind)
-    return _draw_units(keys, len(views.t), kind, dtype)
-
-
-def _draw_counts(keys: Array, counts: Float[Array, " m"], kind: str) -> Float[Array, "r m"]:
-    """Draw tables of counts like the one observed."""
-    if kind == "multinomial":
-        return multinomial(keys, counts.sum(), counts)
-    if kind == "poisson":
-        draws = jax.vmap(lambda key: jax.random.poisson(key, counts))(keys)
-        return draws.astype(counts.dtype)
-    return jax.vmap(lambda key: jax.random.gamma(key, counts))(keys)
-
-
-def _draw_units(keys: Array, n: int, kind: str, dtype: jnp.dtype) -> Float[Array, "r n"]:
-    """Draw the multiplicities of n units that each stand for themselves."""
-
-    def one(key: Array) -> Float[Array, " n"]:
-        if kind == "multinomial":
-            chosen = jax.random.randint(key, (n,), 0, n)
-            return jnp.zeros(n, dtype).at[chosen].add(1.0)
-        if kind == "bayesian":
-            return jax.random.exponential(key, (n,), dtype)
-        # Poisson by inversion: a rejection sampler costs twenty times as much. Beyond 18 the
-        # probability, 3e-18, is below the resolution of the uniform draw.
-        j = np.arange(19)
-        cdf = np.cumsum(np.exp(-1.0) / np.cumprod(np.maximum(j, 1.0)))
-        uniform = jax.random.uniform(key, (n,), dtype)
-        return sum(((uniform >= c).astype(dtype) for c in cdf), start=jnp.zeros(n, dtype))
-
-    return jax.vmap(one)(keys)
 
 
 def bootstrap(
@@ -92,6 +37,8 @@ def bootstrap(
     num_resamples: int,
     kind: str | None = None,
     outcome_values: Float[Array, " d_y"] | None = None,
+    strata: Any = None,
+    errors: tuple[str, ...] = (),
     chunk_size: int | None = None,
     progress: Progress | None = None,
 ) -> Any:
@@ -112,10 +59,16 @@ def bootstrap(
     num_resamples
         Number of resamples.
     kind
-        See `draw_multiplicities`; by default multinomial for counts and for rows with
+        See `jaxmix.inference.drawing`; by default multinomial for counts and for rows with
         multiplicities, Bayesian otherwise.
     outcome_values
         For a table of counts, as in `jaxmix.moments.from_counts`.
+    strata
+        Labels of rows (or of the cells of a table), within which to draw; see
+        `jaxmix.inference.drawing`.
+    errors
+        Names among a statistic that is a dict, whose standard errors within each resample are
+        wanted too (see `spread`).
     chunk_size
         Resamples evaluated at once; bounded by memory by default.
     progress
@@ -124,7 +77,8 @@ def bootstrap(
     Returns
     -------
     pytree
-        The statistic's, each array with a leading axis of resamples.
+        The statistic's, each array with a leading axis of resamples; with `errors` a pair of it
+        and of a dict of standard errors.
 
     References
     ----------
@@ -144,16 +98,19 @@ def bootstrap(
     if isinstance(data, CausalData):
         data = encode(data, reduce=True)
     if isinstance(data, Views):
+        units = units_of(data, strata)
         repeated, size = data.repeated, len(data.t)
     else:
         data = moments.as_inexact(data)
+        units = _cells_as_units(data, strata)
         repeated, size = True, data.size
     if not isinstance(statistic, jax.tree_util.Partial):
         statistic = jax.tree_util.Partial(statistic)
     kind = kind or ("multinomial" if repeated else "bayesian")
     if kind not in KINDS:
         raise ValueError(f"kind is {kind!r}: use one of {', '.join(KINDS)}")
-    chunk = chunk_size or min(_MAX_CHUNK, max(1, _CHUNK_NUMBERS // size))
+    room = _CHUNK_NUMBERS // 4 if errors else _CHUNK_NUMBERS
+    chunk = chunk_size or min(_MAX_CHUNK, max(1, room // size))
     chunk = min(chunk, num_resamples)
     num_chunks = -(-num_resamples // chunk)
     blocks = min(num_chunks, _BLOCKS_WATCHED) if progress else 1
@@ -162,33 +119,139 @@ def bootstrap(
     for start in range(0, num_resamples, per_block):
         # Every block has one shape, so that it is compiled once; the surplus is cut off.
         indices = jnp.arange(start, start + per_block)
-        results.append(_evaluate(statistic, data, outcome_values, key, indices, kind, chunk))
+        results.append(
+            _evaluate(statistic, data, units, outcome_values, key, indices, kind, errors, chunk)
+        )
         if progress:
             jax.block_until_ready(results[-1])
             progress(min(start + per_block, num_resamples), num_resamples)
     return jax.tree.map(lambda *parts: jnp.concatenate(parts)[:num_resamples], *results)
 
 
-@functools.partial(jax.jit, static_argnames=("kind", "chunk"))
+def _cells_as_units(cells: Float[Array, "a d_z d_x d_y"], strata: Any) -> Units:
+    if strata is None:
+        return Units(cells.reshape(-1))
+    labels = np.asarray(strata)
+    if labels.shape != cells.shape:
+        raise ValueError(f"strata has shape {labels.shape}: give one label for each cell")
+    found, codes = np.unique(labels.reshape(-1), return_inverse=True)
+    return Units(cells.reshape(-1), strata=jnp.asarray(codes), num_strata=len(found))
+
+
+@functools.partial(jax.jit, static_argnames=("kind", "errors", "chunk"))
 def _evaluate(  # type: ignore[no-untyped-def]
-    statistic: Statistic, data, outcome_values, key: Array, indices: Int[Array, " r"],
-    kind: str, chunk: int,
+    statistic: Statistic, data, units: Units, outcome_values, key: Array,
+    indices: Int[Array, " r"], kind: str, errors: tuple[str, ...], chunk: int,
 ) -> Any:  # fmt: skip
-    def of_weights(drawn: Float[Array, " n"]) -> Any:
-        if isinstance(data, Views):
-            return statistic(moments.from_rows(dataclasses.replace(data, multiplicity=drawn)))
-        return statistic(moments.from_counts(drawn.reshape(data.shape), outcome_values))
+    of_units = _of_units(statistic, data, units, outcome_values)
+
+    def evaluate(drawn: Float[Array, " u"]) -> Any:
+        if not errors:
+            return of_units(drawn)
+        found, se, _ = _differentiate(of_units, drawn, units, errors)
+        return found, se
 
     def one_chunk(own: Int[Array, " c"]) -> Any:
         keys = jax.vmap(jax.random.fold_in, (None, 0))(key, own)
-        if isinstance(data, Views):
-            drawn = draw_multiplicities(keys, data, kind)
-        else:
-            drawn = _draw_counts(keys, data.reshape(-1), kind)
-        return jax.vmap(of_weights)(drawn)
+        return jax.vmap(evaluate)(draw_units(keys, units, kind))
 
     results = jax.lax.map(one_chunk, indices.reshape(-1, chunk))
     return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), results)
+
+
+def _of_units(statistic: Statistic, data: Any, units: Units, outcome_values: Any) -> Any:
+    """Return the statistic as a function of how often each unit occurs."""
+
+    def of(times: Float[Array, " u"]) -> Any:
+        if isinstance(data, Views):
+            rows = rows_of(times, units, data)
+            return statistic(moments.from_rows(dataclasses.replace(data, multiplicity=rows)))
+        return statistic(moments.from_counts(times.reshape(data.shape), outcome_values))
+
+    return of
+
+
+def spread(
+    statistic: Statistic, views: Views, names: tuple[str, ...], strata: Any = None
+) -> tuple[dict[str, Array], dict[str, Array]]:
+    """Return standard errors and accelerations by the influence of units, in strata or not.
+
+    ``se^2 = sum_i m_i I_i^2`` with I_i the derivative of the statistic in m_i, how often the row
+    (or cluster) occurs, minus its mean in the stratum. Those of a resample are of a sample of the
+    observed size.
+
+    Parameters
+    ----------
+    statistic
+        From `Moments` to a dict of arrays, differentiable.
+    views
+        The rows.
+    names
+        Those of its numbers that are wanted.
+    strata
+        As in `jaxmix.inference.drawing`.
+
+    Returns
+    -------
+    errors, accelerations
+        By name; see `jaxmix.inference.intervals.acceleration`.
+
+    References
+    ----------
+    Jaeckel (1972), "The infinitesimal jackknife"; Davison, Hinkley (1997), section 3.2 on strata.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp, jaxmix as jm
+    >>> table = {"t": [0, 1] * 8, "y": [1, 2, 4, 4] * 4}
+    >>> table |= {"z": [0, 0, 1, 1] * 4, "x": [1, 0, 0, 1] * 4}
+    >>> data = jm.CausalData.from_frame(table, treatment="t", outcome="y", z=["z"], x=["x"])
+    >>> views = jm.features.encode(data)
+    >>> def treated(m):
+    ...     return {"share": m.arm_probabilities[1]}
+    >>> round(float(spread(treated, views, ("share",))[0]["share"]), 6)
+    0.125
+    >>> float(spread(treated, views, ("share",), strata=views.t)[0]["share"])
+    0.0
+    """
+    if not isinstance(statistic, jax.tree_util.Partial):
+        statistic = jax.tree_util.Partial(statistic)
+    return _spread(statistic, views, units_of(views, strata), names)
+
+
+@functools.partial(jax.jit, static_argnames="names")
+def _spread(
+    statistic: Statistic, views: Views, units: Units, names: tuple[str, ...]
+) -> tuple[dict[str, Array], dict[str, Array]]:
+    return _differentiate(_of_units(statistic, views, units, None), units.times, units, names)[1:]
+
+
+def _differentiate(
+    of_units: Any, times: Float[Array, " u"], units: Units, names: tuple[str, ...]
+) -> tuple[Any, dict[str, Array], dict[str, Array]]:
+    """Return what a function of units gives, and standard errors and accelerations by name."""
+
+    def split(times: Float[Array, " u"]) -> Any:
+        found = of_units(times)
+        numbers = {name: found[name] for name in names if name in found}
+        flat, unravel = ravel_pytree(numbers)
+        return flat, (found, jax.tree_util.Partial(unravel))
+
+    flat, pullback, (found, unravel) = jax.vjp(split, times, has_aux=True)
+
+    def one(direction: Float[Array, " p"]) -> tuple[Array, Array]:
+        (slope,) = pullback(direction)
+        if units.strata is not None:
+            sums = functools.partial(
+                jax.ops.segment_sum, segment_ids=units.strata, num_segments=units.num_strata
+            )
+            slope -= (sums(times * slope) / sums(times))[units.strata]
+        # A resample of exponential weights has their sum for its size.
+        size = times.sum() / units.times.sum()
+        return jnp.sqrt(jnp.sum(times * slope**2) * size), acceleration(slope, times)
+
+    se, skew = jax.lax.map(one, jnp.eye(flat.size, dtype=flat.dtype))
+    return found, unravel(se), unravel(skew)
 
 
 def align(
@@ -223,24 +286,3 @@ def align(
     order = jnp.zeros(cost.shape[0], jnp.int32).at[rows].set(columns.astype(jnp.int32))
     nearest = jnp.sort(jnp.argmin(cost, axis=1))
     return order, jnp.any(nearest[1:] == nearest[:-1])
-
-
-def percentile_interval(draws: np.ndarray, confidence: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return the equal-tailed quantiles of resampled estimates (axis 0)."""
-    tail = (1 - confidence) / 2
-    lower, upper = np.quantile(draws, [tail, 1 - tail], axis=0)
-    return lower, upper
-
-
-def normal_interval(value: Any, se: Any, confidence: float) -> tuple[Any, Any]:
-    """Return ``value -+ z se``.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> lower, upper = normal_interval(np.array(0.0), np.array(1.0), 0.95)
-    >>> round(float(upper), 3)
-    1.96
-    """
-    z = NormalDist().inv_cdf(0.5 + confidence / 2)
-    return value - z * se, value + z * se

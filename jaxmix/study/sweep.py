@@ -23,7 +23,7 @@ from jaxtyping import Array, Float, Int
 from jaxmix import moments as moments_
 from jaxmix.estimators.factorization import counts_of
 from jaxmix.inference.asymptotic import delta_covariance
-from jaxmix.inference.resampling import normal_interval
+from jaxmix.inference.intervals import normal_interval
 from jaxmix.moments import Moments
 from jaxmix.solvers.sampling import multinomial
 from jaxmix.status import NO_ESTIMATE
