@@ -1,121 +1,283 @@
-"""Tests of what an estimate assumes, each an object with its null hypothesis in words."""
+"""Tests of what an estimate assumes, each an object with its null hypothesis in words.
+
+`level_test`, `nested_test`, `arms_test` and `range_test` take a table, features, moments or
+counts; `statistics` is the same on arrays, for many data sets under ``vmap``.
+"""
 
 from __future__ import annotations
 
-import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from jaxmix.estimators.bridge import arm_inverses
+from jaxmix.estimators.table import Cells
 from jaxmix.features import Views
-from jaxmix.moments import from_rows
-from jaxmix.solvers.linalg import cutoff
-
-_BRIDGE_NULL = (
-    "one linear bridge alpha_t . phi_x per arm leaves an outcome residual unrelated to every z"
+from jaxmix.inference import range_checks
+from jaxmix.inference.level_tests import arms_statistic, fit_statistic, nested_statistic
+from jaxmix.inference.overidentification import (
+    as_test,
+    bridge_statistic,
+    overidentification,
+    untestable,
 )
+from jaxmix.inference.range_checks import range_statistic
+from jaxmix.inference.subject import Data, doubt, subject_of, with_covariance
+from jaxmix.inference.verdict import SpecificationTest, Statistic, chi_square, in_words
+from jaxmix.moments import Moments
+from jaxmix.status import InputError
+
+__all__ = [
+    "SpecificationTest",
+    "Statistic",
+    "arms_test",
+    "contrast_test",
+    "fit_test",
+    "level_test",
+    "nested_test",
+    "overidentification",
+    "range_test",
+    "statistics",
+]
+
+TESTS = ("level", "nested", "arms", "range")
+"""What `statistics` can be asked for."""
 
 _FIT_NULLS = {
     2: "Z, X and (T, Y) are mutually independent within this number of classes",
     3: "X is independent of (Z, T, Y), and Z of Y given T, within this number of classes",
 }
 
+_NESTED_NULL = "Z does not affect T within the classes: level 2 holds, if level 3 does"
+
+_ARMS_NULL = "the classes look the same through x in every arm: one E[phi_x | U] for all"
+
 _CONTRAST_NULL = "levels 3 and 4 have one average effect, as they do when X does not affect Y"
 
-
-@dataclasses.dataclass(frozen=True)
-class SpecificationTest:
-    """A test of a specification, or the reason why there is nothing to test.
-
-    Attributes
-    ----------
-    applies
-        Whether the data can speak at all.
-    statistic, df, p_value
-        The statistic, its chi-square degrees of freedom and p-value; None where it does not
-        apply.
-    null
-        The null hypothesis in words.
-    reason
-        Why the test does not apply; empty where it does.
-    symbol
-        What the statistic is called.
-    """
-
-    applies: bool
-    null: str
-    statistic: float | None = None
-    df: int | None = None
-    p_value: float | None = None
-    reason: str = ""
-    symbol: str = "J"
-
-    def rejects(self, size: float = 0.05) -> bool:
-        """Whether the null is rejected; a test that does not apply never rejects."""
-        return self.p_value is not None and self.p_value < size
-
-    def __str__(self) -> str:
-        if not self.applies:
-            return f"does not apply: {self.reason}"
-        verdict = "rejected at 5 %" if self.rejects() else "not rejected, which is no proof"
-        value = f"{self.symbol} = {self.statistic:.2f} on {self.df} df"
-        return f"{value}, p = {self.p_value:.3g} ({verdict})"
+_SATURATED = "the model has as many free parameters as there are free moments, so it fits any data"
 
 
-def overidentification(
-    views: Views, *, rank: int | None = None, form: str = "by_arm", estimand: str = "ATE"
+def level_test(
+    data: Data,
+    num_classes: int = 2,
+    level: int = 3,
+    *,
+    loss: str | None = None,
+    seed: int = 0,
 ) -> SpecificationTest:
-    """Test the overidentifying restrictions of the linear bridge (Hansen's J).
+    """Test a level against the data.
 
-    Two-step efficient GMM, heteroskedasticity-robust: the residuals of two-stage least squares
-    give the weight ``S_t = E[w^2 e^2 phi_z phi_z' 1{T=t}]``; ``J = n g' S^-1 g`` at its minimum,
-    chi-square with d_z - d_x degrees of freedom per arm.
+    At level 4 Hansen's J of the bridge, with ``d_z - d_x`` degrees of freedom per arm; at levels 3
+    and 2 how well k classes fit, ``G^2 = 2 sum N log(N / (n p))`` of a table of counts or ``J = n
+    min (m - m_theta)' W (m - m_theta)`` of moments, chi-square with the rank of the free cells or
+    moments minus that of the model's derivative at the fit, probabilities at 0 counted as fixed.
+
+    Assumes a random sample. A test that does not reject proves nothing: in designs with binary
+    proxies an edge from X to Y can lie inside the level-3 model, where no test sees it.
 
     Parameters
     ----------
-    views
-        The rows.
-    rank, form, estimand
-        As in `jaxmix.bridge.solve`: with ATT only the control arm has a bridge.
+    data
+        A table with roles, features, moments (with their covariance unless they are a table's),
+        or counts of ``(T, Z, X, Y)``.
+    num_classes
+        Number of classes; at level 4 the rank that the bridge keeps.
+    level
+        2, 3 or 4.
+    loss
+        ``"kl"`` for G^2 or ``"gmm"`` for J; by default G^2 wherever the data are a table.
+    seed
+        Integer seed of the starts.
+
+    Raises
+    ------
+    InputError
+        For a level, a loss or a number of classes there is not, and covariates below level 4.
 
     References
     ----------
-    Hansen (1982), Econometrica 50; Sargan (1958), Econometrica 26.
+    Hansen (1982), Econometrica 50; Goodman (1974), Biometrika 61.
 
     Examples
     --------
-    >>> import jaxmix as jm
-    >>> table = {"t": [0, 1] * 8, "y": [1, 2, 4, 4] * 4}
-    >>> table |= {"z": [0, 0, 1, 1] * 4, "x": [1, 0, 0, 1] * 4}
-    >>> data = jm.CausalData.from_frame(table, treatment="t", outcome="y", z=["z"], x=["x"])
-    >>> print(overidentification(jm.features.encode(data)))
+    >>> import jax, jaxmix as jm
+    >>> counts = jm.populations.paper_main().counts(jax.random.key(0), 10_000)
+    >>> print(level_test(counts, level=4))
     does not apply: z has no more features (2) than x (2), so the bridge fits exactly
+    >>> found = level_test(counts)
+    >>> found.symbol, found.df, found.rejects()
+    ('G2', 2, False)
     """
-    if form == "pooled":
-        views = _with_treatment_shared(views)
-    null = _BRIDGE_NULL
-    if form == "pooled":
-        null = null.replace("alpha_t . phi_x per arm", "alpha . phi_x for all arms")
-    d_z, d_x = views.z.shape[1], views.x.shape[1]
-    if d_z <= d_x:
-        reason = f"z has no more features ({d_z}) than x ({d_x}), so the bridge fits exactly"
-        return SpecificationTest(False, null, reason=reason)
-    if rank is not None and rank < views.max_rank:
-        reason = f"the bridge is truncated at rank {rank}, so J is not chi-square"
-        return SpecificationTest(False, null, reason=reason)
-    if views.num_clusters:
-        reason = "rows are clustered, and this J is for independent rows"
-        return SpecificationTest(False, null, reason=reason)
-    arms = range(views.num_arms) if form == "pooled" or estimand == "ATE" else range(1)
-    statistic, df = _hansen_j(views, list(arms))
-    if df == 0:
-        reason = "no overidentifying restriction is left at the numerical rank of the moments"
-        return SpecificationTest(False, null, reason=reason)
-    p_value = float(jax.scipy.stats.chi2.sf(statistic, df))
-    return SpecificationTest(True, null, statistic, df, p_value)
+    if level not in (2, 3, 4):
+        raise InputError(f"level is {level!r}: 2, 3 or 4 can be tested; level 1 is declared")
+    with jax.enable_x64(True):
+        subject = subject_of(data, num_classes, level, loss)
+        if level == 4:
+            if isinstance(subject.source, Views):
+                return overidentification(subject.source, rank=num_classes)
+            moments = with_covariance(subject.source)
+            _, d_z, d_x, _ = moments.tensor.shape
+            reason = untestable(d_z, d_x, num_classes, moments.max_rank)
+            if not jnp.isfinite(moments.num_rows):
+                reason = reason or subject.reason
+            return as_test(None if reason else bridge_statistic(moments), reason)
+        moments = subject.moments()
+        key = jax.random.key(seed)
+        found = fit_statistic(moments, num_classes, key=key, level=level, loss=subject.loss)
+        return in_words(found, _FIT_NULLS[level], subject.symbol, _SATURATED, subject.reason)
+
+
+def nested_test(
+    data: Data, num_classes: int = 2, *, loss: str | None = None, seed: int = 0
+) -> SpecificationTest:
+    """Test level 2 inside level 3: whether Z affects T within the classes.
+
+    ``G^2(level 2) - G^2(level 3)``, or the difference of the J under one weight; chi-square with
+    the difference of the models' ranks. It is worth as much as level 3, on which it rests.
+
+    Parameters
+    ----------
+    data, num_classes, loss, seed
+        As in `level_test`.
+
+    Raises
+    ------
+    InputError
+        As in `level_test`.
+
+    Examples
+    --------
+    >>> import jax, jaxmix as jm
+    >>> counts = jm.populations.paper_main(zt_strength=1.0).counts(jax.random.key(0), 10_000)
+    >>> found = nested_test(counts)
+    >>> found.df, found.rejects()
+    (2, True)
+    """
+    none_left = "level 3 has no more free parameters here than level 2: nothing sets them apart"
+    return _compare(nested_statistic, _NESTED_NULL, none_left, data, num_classes, loss, seed)
+
+
+def arms_test(
+    data: Data, num_classes: int = 2, *, loss: str | None = None, seed: int = 0
+) -> SpecificationTest:
+    """Test whether the classes look the same through x in every arm, as level 3 says.
+
+    The fit of level 3 against arms fitted apart, each with its own ``E[phi_x | U]``: the
+    difference of G^2, or of J under one weight; chi-square with the difference of the ranks.
+
+    Parameters
+    ----------
+    data, num_classes, loss, seed
+        As in `level_test`.
+
+    Raises
+    ------
+    InputError
+        As in `level_test`.
+
+    Examples
+    --------
+    >>> import jax, jaxmix as jm
+    >>> counts = jm.populations.paper_main().counts(jax.random.key(0), 10_000)
+    >>> found = arms_test(counts)
+    >>> found.df, found.rejects()
+    (2, False)
+    """
+    none_left = "the arms fitted apart have no more free parameters than together"
+    return _compare(arms_statistic, _ARMS_NULL, none_left, data, num_classes, loss, seed)
+
+
+def range_test(data: Data, num_classes: int = 2, *, method: str = "spectral") -> SpecificationTest:
+    """Test whether a closed form's shares and effects left their ranges by more than noise.
+
+    One-sided, with delta-method standard errors and Bonferroni's inequality over the bounds of
+    all shares (0 and 1) and effects (the width of the outcome's range, where it has one):
+    conservative. Sampling weights and clusters enter the standard errors.
+
+    Parameters
+    ----------
+    data, num_classes
+        As in `level_test`.
+    method
+        ``"spectral"``, or ``"synthetic"`` by the matrix pencil.
+
+    Raises
+    ------
+    InputError
+        As in `level_test`, and for a method there is not.
+
+    Examples
+    --------
+    >>> import jax, jaxmix as jm
+    >>> counts = jm.populations.paper_main().counts(jax.random.key(0), 10_000)
+    >>> found = range_test(counts)
+    >>> found.applies, found.num_checks, found.rejects()
+    (True, 8, False)
+    """
+    if method not in range_checks.METHODS:
+        choices = " or ".join(repr(name) for name in range_checks.METHODS)
+        raise InputError(f"method is {method!r}: use {choices}")
+    with jax.enable_x64(True):
+        subject = subject_of(data, num_classes, 3, None)
+        source = subject.source
+        if isinstance(source, Moments):
+            source = with_covariance(source)
+            if not jnp.isfinite(source.num_rows):
+                return SpecificationTest(
+                    False, range_checks.NULL, reason=subject.reason, symbol="z"
+                )
+        return range_checks.range_test(source, num_classes, method=method)
+
+
+def statistics(
+    moments_or_cells: Moments | Cells,
+    k: int,
+    *,
+    key: Array,
+    test: str = "level",
+    level: int = 3,
+    **options: Any,
+) -> Statistic:
+    """Return a test as arrays; pure, so that ``vmap`` tests thousands of data sets at once.
+
+    Parameters
+    ----------
+    moments_or_cells
+        Counts of ``(T, Z, X, Y)``, or moments with their covariance.
+    k
+        Number of classes.
+    key
+        JAX key of the starts.
+    test
+        ``"level"`` (at level 4 J of the bridge, untruncated), ``"nested"`` (level 2 inside 3),
+        ``"arms"`` or ``"range"``.
+    level
+        Of the test ``"level"``.
+    options
+        ``loss`` and ``num_starts`` of the first three below level 4, ``method`` of the last.
+
+    Examples
+    --------
+    >>> import jax, jaxmix as jm
+    >>> draw = lambda key: jm.populations.block(d_z=4).counts(key, 10_000)
+    >>> keys = jax.random.split(jax.random.key(0), 500)
+    >>> test = jax.vmap(lambda key: statistics(draw(key), 2, key=key, level=4))
+    >>> bool(abs((test(keys).p_value < 0.05).mean() - 0.05) < 0.03)
+    True
+    """
+    if test == "range":
+        return range_statistic(moments_or_cells, k, **options)
+    if test == "nested":
+        return nested_statistic(moments_or_cells, k, key=key, **options)
+    if test == "arms":
+        return arms_statistic(moments_or_cells, k, key=key, **options)
+    if test != "level":
+        raise ValueError(f"test is {test!r}: use one of {', '.join(TESTS)}")
+    if level == 4:
+        return bridge_statistic(moments_or_cells, **options)
+    return fit_statistic(moments_or_cells, k, key=key, level=level, **options)
 
 
 def contrast_test(contrast: float, se: float, span: float) -> SpecificationTest:
@@ -168,7 +330,8 @@ def fit_test(
     """Test a level by how well its factorization fits the moments: G^2 of a table, or J.
 
     Chi-square with the number of free moments minus that of free parameters (by ranks), where
-    the level holds. A probability at 0 counts as fixed.
+    the level holds. A probability at 0 counts as fixed. For a fit that is there already;
+    `level_test` fits, and counts by ranks itself.
 
     Parameters
     ----------
@@ -194,76 +357,22 @@ def fit_test(
     >>> fit_test(0.0, 0, level=2, symbol="G2").reason
     'the model has as many free parameters as there are free moments, so it fits any data'
     """
-    null = _FIT_NULLS[level]
-    reason = ""
-    if df <= 0:
-        reason = (
-            "the model has as many free parameters as there are free moments, so it fits any data"
-        )
-    elif weighted or clustered:
-        what = "carry sampling weights" if weighted else "are clustered"
-        reason = f"rows {what}, and this test is for a random sample"
-    elif rows_per_cell is not None and rows_per_cell < 1:
-        reason = f"there are {rows_per_cell:.2g} rows per cell, too few for a chi-square law"
-    elif not np.isfinite(statistic):
-        reason = "there is no estimate to test"
-    if reason:
-        return SpecificationTest(False, null, reason=reason, symbol=symbol)
-    p_value = float(jax.scipy.stats.chi2.sf(statistic, df))
-    return SpecificationTest(True, null, statistic, df, p_value, symbol=symbol)
+    other = doubt(rows_per_cell, weighted, clustered)
+    found = chi_square(jnp.asarray(statistic), jnp.asarray(df))
+    return in_words(found, _FIT_NULLS[level], symbol, _SATURATED, other)
 
 
-def _with_treatment_shared(views: Views) -> Views:
-    """Return the pooled problem as one of a single arm, treatment among the shared features."""
-    indicators = (views.t[:, None] == jnp.arange(1, views.num_arms)).astype(views.z.dtype)
-    none = jnp.zeros(views.num_arms - 1, views.z.dtype)
-    return dataclasses.replace(
-        views,
-        z=jnp.hstack([indicators, views.z]),
-        x=jnp.hstack([indicators, views.x]),
-        one_z=jnp.concatenate([none, views.one_z]),
-        one_x=jnp.concatenate([none, views.one_x]),
-        t=jnp.zeros_like(views.t),
-        num_arms=1,
-        num_shared=views.num_shared + views.num_arms - 1,
-    )
-
-
-@jax.jit
-def _two_step_parts(views: Views) -> tuple[Array, Array, Array, Array]:
-    """Return by arm the covariance of phi_z times the residual, E[z x] and E[z y].
-
-    The last number is the share of the outcome's variation that the residual holds.
-    """
-    moments = from_rows(views)
-    inverses = arm_inverses(moments, None).matrix
-    alpha = jnp.einsum("txz,tz->tx", inverses, moments.zy, precision="highest")
-    y = views.y @ views.value_y
-    residual = y - jnp.sum(views.x * alpha[views.t], axis=1)
-    # The gram matrix of z under the weight (w e)^2 is what the moments already compute.
-    squared = (views.weight * residual) ** 2
-    spread = from_rows(dataclasses.replace(views, weight=squared)).gram_z
-    mass, n = (views.weight * views.multiplicity).sum(), views.multiplicity.sum()
-    spread = spread * (squared * views.multiplicity).sum() * n / mass**2
-    total = (views.weight * (y - y.mean())) ** 2
-    left = jnp.sum(squared * views.multiplicity) / jnp.sum(total * views.multiplicity)
-    return spread, moments.zx, moments.zy, left
-
-
-def _hansen_j(views: Views, arms: list[int]) -> tuple[float, int]:
-    *parts, left = _two_step_parts(views)
-    if left < cutoff(parts[0][0]):
-        return 0.0, 0  # the outcome is fitted to rounding: nothing is left to test
-    tolerance = cutoff(parts[0][0])
-    n = float(views.multiplicity.sum())
-    statistic, df = 0.0, 0
-    for t in arms:
-        s, a, b = (np.asarray(part[t]) for part in parts)
-        values, vectors = np.linalg.eigh(s)
-        keep = values > tolerance * values[-1]
-        whiten = (vectors[:, keep] / np.sqrt(values[keep])).T
-        design, target = whiten @ a, whiten @ b
-        gap = target - design @ np.linalg.lstsq(design, target, rcond=None)[0]
-        statistic += n * float(gap @ gap)
-        df += int(keep.sum()) - int(np.linalg.matrix_rank(design))
-    return statistic, df
+def _compare(
+    statistic: Any,
+    null: str,
+    none_left: str,
+    data: Data,
+    num_classes: int,
+    loss: str | None,
+    seed: int,
+) -> SpecificationTest:
+    with jax.enable_x64(True):
+        subject = subject_of(data, num_classes, 3, loss)
+        key = jax.random.key(seed)
+        found = statistic(subject.moments(), num_classes, key=key, loss=subject.loss)
+        return in_words(found, null, subject.symbol, none_left, subject.reason)
