@@ -52,14 +52,11 @@ class Path:
             return f"{first} affects {last}"
         if set(self.arrows) == {"<-"}:
             return f"{last} affects {first}"
-        parts = []
         if self.opened:
             openers = dict.fromkeys(node for _, node in self.opened)
-            parts.append(f"conditioning on {' and '.join(openers)} opens it")
-        if unnamed := [node for node in self.forks if node not in known]:
-            verb = "is a common cause" if len(unnamed) == 1 else "are common causes"
-            parts.append(f"{' and '.join(unnamed)} {verb} beside U")
-        return "; ".join(parts) or f"both depend on {' and '.join(self.forks)}"
+            return f"conditioning on {' and '.join(openers)} opens a path"
+        (fork,) = self.forks  # no two arrows meet, so there is one place where they part
+        return f"both depend on {fork}" if fork in known else f"{fork} is a common cause beside U"
 
     def reversed(self) -> Path:
         """Return the same path from its other end."""

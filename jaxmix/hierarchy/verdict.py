@@ -159,11 +159,11 @@ class Verdict:
     @property
     def remarks(self) -> tuple[str, ...]:
         """What a graph cannot show, and what the package cannot do yet."""
-        shown = sorted(self.levels) or [WEAKEST]
-        ranks = _level(shown[0]).ranks
+        shown = self.level or WEAKEST
+        strength = " 'jaxmix fit' reports how strong the proxies are." if shown > 1 else ""
         remarks = [
-            f"No graph shows ranks: {ranks}. 'jaxmix fit' reports how strong the proxies are.",
-            "No graph shows overlap: every arm has to occur in every class.",
+            f"Ranks are never visible in a graph: {_level(shown).ranks}.{strength}",
+            "Nor is overlap: every arm has to occur in every class.",
             "The verdict is about the graph as it was drawn. An arrow that is missing is a claim, "
             "and data can refute few of these claims.",
         ]
@@ -192,7 +192,7 @@ class Verdict:
             parts.append(
                 Table("What would reach a stronger level (one change at a time)", notes=lines)
             )
-        parts.append(Table("What a graph cannot show", notes=self.remarks))
+        parts.append(Table("What to know beside it", notes=self.remarks))
         return parts
 
     def summary(self) -> str:
