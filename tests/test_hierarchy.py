@@ -509,6 +509,16 @@ def test_nodes_without_a_role():
     assert "may serve as neither: M." in text
 
 
+def test_pairs_for_opposite_sides_are_listed_up_to_six():
+    more = [("U", f"P{i}") for i in range(8)] + [("Z", f"P{i}") for i in range(8)]
+    verdict = identify(graph(*more))
+    assert [pair[:2] for pair in verdict.conflicts] == [("Z", f"P{i}") for i in range(8)]
+    flat = " ".join(verdict.summary().split())
+    assert "Z and P5 (Z -> P5); and 2 more pairs." in flat
+    fewer = " ".join(identify(graph(*more[:1], *more[8:9])).summary().split())
+    assert "linked beside the class: Z and P0 (Z -> P0). " in fewer
+
+
 def test_to_dict_is_plain_and_complete(tmp_path):
     verdict = identify(graph(("Z", "T"), ("W", "Z"), ("W", "X")), covariates="W")
     path = tmp_path / "out.json"
