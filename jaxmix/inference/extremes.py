@@ -1,0 +1,183 @@
+"""Extremes of many functionals over mixtures of growing strength: starts, statuses, envelopes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from jaxmix.inference.strength import AGREE, FIT_SLACK, Classes, Found, Search, relabel, search
+from jaxmix.status import Status
+
+_SPREAD = 0.3  # of the logarithms of disturbed starts; every other one has three times as much
+_UNLIMITED = 1e30
+
+
+class Problem(NamedTuple):
+    """The table that mixtures have to fit, and where the edge to the outcome starts.
+
+    Attributes
+    ----------
+    cells, values, edge
+        As in `strength.search`.
+    goals
+        ``(m, 1 + 2 k)`` weights of `strength.functionals`: what is minimised and maximised.
+    num_starts
+        Starts of each search, at least 2.
+    """
+
+    cells: Array
+    values: Array
+    edge: str
+    goals: np.ndarray
+    num_starts: int
+
+
+class Extremes(NamedTuple):
+    """Smallest and largest values of each goal at one strength.
+
+    Attributes
+    ----------
+    values
+        ``(m, 2)``, NaN where no search ended within its limits.
+    status
+        ``(m, 2)``.
+    """
+
+    values: np.ndarray
+    status: np.ndarray
+
+
+class _Ends(NamedTuple):
+    """Where the searches of all jobs ended: the smallest values so far, and the mixtures."""
+
+    least: np.ndarray
+    mixtures: Classes
+
+
+def sweep(
+    problem: Problem, reference: Classes, strengths: np.ndarray, slack: float, key: Array
+) -> Iterator[tuple[Extremes, Extremes, float]]:
+    """Yield bounds, intervals and the best deviance so far, at increasing strengths.
+
+    Each strength has three batches of searches: for the best fit, for the bounds, for the
+    intervals. They start where those of the strength before ended, at the best fits that were
+    met, and at disturbances of these. All batches are one compiled program.
+
+    Parameters
+    ----------
+    problem
+        See `Problem`.
+    reference
+        The level-3 fit, whose labels all classes take.
+    strengths
+        Increasing, in units of the values.
+    slack
+        Log-likelihood units that intervals allow; 0 makes them the bounds.
+    key
+        JAX key, for disturbed starts.
+    """
+    jobs = np.concatenate([problem.goals, -problem.goals])
+    first = jax.tree.map(lambda part: jnp.stack([part] * len(jobs)), reference)
+    narrow = wide = _Ends(np.full(len(jobs), np.inf), first)
+    best = np.inf
+    for index, strength in enumerate(strengths):
+        own = jax.random.fold_in(key, index)
+        near_fit = [narrow.mixtures, *_disturbed(own, first, problem.num_starts - 1)]
+        fits = _run(problem, near_fit, np.zeros_like(jobs), 1.0, _UNLIMITED, strength)
+        best = min(best, float(np.where(fits.feasible, fits.deviance, np.inf).min()))
+        met = _best_fits(fits, jobs, best, reference, problem.num_starts - 1)
+        starts = [narrow.mixtures, *met]
+        bounds, narrow = _extremes(problem, jobs, starts, best + FIT_SLACK, strength, narrow)
+        intervals = bounds
+        if slack > 0:
+            starts = [narrow.mixtures, wide.mixtures, *met][: problem.num_starts]
+            intervals, wide = _extremes(problem, jobs, starts, best + slack, strength, wide)
+        yield bounds, intervals, best
+
+
+def _run(
+    problem: Problem,
+    starts: list[Classes],
+    jobs: np.ndarray,
+    fit_weight: float,
+    limit: float,
+    strength: float,
+) -> Found:
+    """Search from all starts of all jobs; the axis of jobs runs fastest."""
+    goal = jnp.asarray(np.tile(jobs, (len(starts), 1)))
+    numbers = (jnp.full(len(goal), number) for number in (fit_weight, limit, strength))
+    every = jax.tree.map(lambda *parts: jnp.concatenate(parts), *starts)
+    return search(every, Search(goal, *numbers), problem.cells, problem.values, problem.edge)
+
+
+def _extremes(
+    problem: Problem,
+    jobs: np.ndarray,
+    starts: list[Classes],
+    limit: float,
+    strength: float,
+    before: _Ends,
+) -> tuple[Extremes, _Ends]:
+    found = _run(problem, starts, jobs, 0.0, limit, strength)
+    by_start = (len(starts), len(jobs))
+    goal = np.tile(jobs, (len(starts), 1))
+    reached = np.sum(np.asarray(found.functionals) * goal, axis=1)
+    kept = np.asarray(found.feasible) & np.isfinite(reached)
+    reached = np.where(kept, reached, np.inf).reshape(by_start)
+    least, winner = reached.min(0), reached.argmin(0)
+    some = np.isfinite(least)
+    agree = np.asarray(found.converged).reshape(by_start) & (reached <= least + AGREE)
+    broken = ~np.isfinite(np.asarray(found.deviance)).reshape(by_start).any(0)
+    status = np.select(
+        [broken, ~some, agree.sum(0) < 2],
+        [int(Status.NONFINITE), int(Status.MAX_STEPS), int(Status.STARTS_DISAGREE)],
+        int(Status.SUCCESS),
+    )
+    # A mixture within a strength is within every larger one: the extremes so far count.
+    so_far = np.minimum(before.least, least)
+    shown = np.where(some, so_far, np.nan)
+    values = np.stack(np.split(shown, 2), axis=1) * np.array([1.0, -1.0])
+    lane = winner * len(jobs) + np.arange(len(jobs))
+    mixtures = jax.tree.map(
+        lambda new, old: jnp.where(some.reshape(-1, *[1] * (old.ndim - 1)), new[lane], old),
+        found.classes, before.mixtures,
+    )  # fmt: skip
+    return Extremes(values, np.stack(np.split(status, 2), axis=1)), _Ends(so_far, mixtures)
+
+
+def _best_fits(
+    fits: Found, jobs: np.ndarray, best: float, reference: Classes, count: int
+) -> list[Classes]:
+    """Return for each job the best fits that come closest to its goal, labelled as `reference`.
+
+    Searches that ended in worse fits come last.
+    """
+    mixtures, values = relabel(fits.classes, fits.functionals, reference)
+    reached = jobs @ np.asarray(values).T
+    worse = np.asarray(~fits.feasible | (fits.deviance > best + FIT_SLACK))
+    order = np.argsort(np.where(worse, np.inf, reached), axis=1)
+    # Not the closest ones alone: starts far apart see more.
+    places = np.linspace(0, max((~worse).sum() - 1, 0), count).round().astype(int)
+    return [jax.tree.map(lambda part: part[order[:, place]], mixtures) for place in places]  # noqa: B023
+
+
+def _disturbed(key: Array, mixtures: Classes, count: int) -> list[Classes]:
+    """Return disturbed copies of mixtures: roots times exponentials of normal numbers."""
+    return [
+        _disturb(jax.random.fold_in(key, j), mixtures, _SPREAD * (1 + 2 * (j % 2)))
+        for j in range(count)
+    ]
+
+
+@jax.jit
+def _disturb(key: Array, mixtures: Classes, spread: Array) -> Classes:
+    sizes = [part.size for part in mixtures[:3]]
+    draws = jnp.exp(spread * jax.random.normal(key, (sum(sizes),), mixtures.W.dtype))
+    cut = jnp.split(draws, np.cumsum(sizes)[:2])
+    roots = (part * d.reshape(part.shape) for part, d in zip(mixtures[:3], cut, strict=True))
+    return Classes(*roots, mixtures.centre)
