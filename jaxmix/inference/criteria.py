@@ -1,0 +1,303 @@
+"""How well k classes fit: information criteria, J, and the likelihood ratio of k against k + 1."""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from jaxmix.estimators import factorization, likelihood
+from jaxmix.estimators.table import Cells, Factors, deviance, log_likelihood, model
+from jaxmix.moments import Moments
+from jaxmix.solvers.sampling import multinomial
+from jaxmix.status import Status
+
+_MAX_STEPS = 500
+_TOLERANCE = 1e-4
+_MOMENT_STARTS = 4
+
+
+class TableFit(NamedTuple):
+    """k classes fitted to a table by maximum likelihood.
+
+    Attributes
+    ----------
+    log_likelihood
+        ``sum N log p``.
+    num_parameters
+        Dimension of the model: the rank of its Jacobian, margins that are empty not counted.
+    bic, aic
+        ``-2 log L`` plus the parameters times ``log n``, or times 2.
+    g2, df
+        Goodness of fit against the table itself, a probability at 0 counted as fixed.
+    done
+        Whether the search ended by its tolerance.
+    factors
+        The fit, in the layout of `jaxmix.estimators.table` for the level.
+    """
+
+    log_likelihood: Float[Array, ""]
+    num_parameters: Int[Array, ""]
+    bic: Float[Array, ""]
+    aic: Float[Array, ""]
+    g2: Float[Array, ""]
+    df: Int[Array, ""]
+    done: Bool[Array, ""]
+    factors: Factors
+
+
+class MomentFit(NamedTuple):
+    """k classes fitted to moments by weighted least squares: J, and Andrews' criterion."""
+
+    j: Float[Array, ""]
+    df: Int[Array, ""]
+    criterion: Float[Array, ""]
+    done: Bool[Array, ""]
+
+
+class Ratio(NamedTuple):
+    """The likelihood ratio of k against k + 1 classes, in the data and in resamples."""
+
+    statistic: Float[Array, ""]
+    draws: Float[Array, " r"]
+    p_value: Float[Array, ""]
+
+
+@functools.partial(jax.jit, static_argnames=("k", "level", "num_starts"))
+def of_table(cells: Cells, k: int, *, key: Array, level: int = 3, num_starts: int = 33) -> TableFit:
+    """Fit k classes to a table of counts of ``(T, Z, X, Y)`` and return their criteria.
+
+    BIC chooses the number of classes consistently where the level holds; AIC fits too many with a
+    probability that does not vanish.
+
+    Parameters
+    ----------
+    cells
+        Counts, of independent rows.
+    k
+        Number of classes.
+    key
+        JAX key of the starts.
+    level
+        2 or 3.
+    num_starts
+        As in `jaxmix.factorization.solve`.
+
+    References
+    ----------
+    Schwarz (1978), Annals of Statistics 6; Akaike (1974), IEEE Transactions on Automatic
+    Control 19; Keribin (2000), Sankhya A 62; Goodman (1974), Biometrika 61, on degrees of freedom.
+
+    Examples
+    --------
+    >>> import jax, jaxmix as jm
+    >>> counts = jm.populations.paper_main(zt_strength=0.5).counts(jax.random.key(0), 100_000)
+    >>> fits = [of_table(counts, k, key=jax.random.key(1)) for k in (1, 2)]
+    >>> [int(fit.num_parameters) for fit in fits], bool(fits[1].bic < fits[0].bic)
+    ([6, 13], True)
+    """
+    table = _layout(cells, level)
+    factors, done = _maximum(table, k, key, level, cells.shape[0], num_starts)
+    dimension = num_parameters(cells.shape, k, level)
+    n = table.sum()
+    of_w, of_b, of_c = table.sum((2, 3)), table.sum((0, 1, 3)), table.sum((1, 2))
+    empty = sum(jnp.sum(margin == 0) for margin in (of_w, of_b, of_c))
+    parameters = jnp.maximum(dimension - k * empty, 0)
+    # Cells that an empty margin rules out are no data.
+    cells_left = jnp.sum((of_w > 0).sum(1) * (of_c > 0).sum(1)) * jnp.sum(of_b > 0)
+    num_zero = sum(jnp.sum(factor == 0) for factor in factors) - k * empty
+    fitted = log_likelihood(table, factors)
+    return TableFit(
+        fitted,
+        parameters,
+        -2 * fitted + parameters * jnp.log(n),
+        -2 * fitted + 2 * parameters,
+        2 * deviance(table, factors),
+        cells_left - 1 - parameters + num_zero,
+        done,
+        factors,
+    )
+
+
+@functools.partial(jax.jit, static_argnames=("max_classes", "level", "num_starts"))
+def of_tables(
+    cells: Cells, max_classes: int, *, key: Array, level: int = 3, num_starts: int = 33
+) -> TableFit:
+    """Return the criteria of k = 1, ..., `max_classes`, stacked; the factors are left out.
+
+    For studies, under ``vmap``; arguments as in `of_table`.
+
+    Examples
+    --------
+    >>> import jax, jaxmix as jm
+    >>> counts = jm.populations.paper_main(zt_strength=0.5).counts(jax.random.key(0), 100_000)
+    >>> of_tables(counts, 2, key=jax.random.key(1)).bic.shape
+    (2,)
+    """
+    fits = [
+        of_table(cells, k, key=key, level=level, num_starts=num_starts)._replace(factors=())
+        for k in range(1, max_classes + 1)
+    ]
+    return jax.tree.map(lambda *parts: jnp.stack(parts), *fits)
+
+
+@functools.partial(jax.jit, static_argnames=("k", "level"))
+def of_moments(moments: Moments, k: int, *, key: Array, level: int = 3) -> MomentFit:
+    """Fit k classes to moments of any features and return J and Andrews' criterion.
+
+    ``J - df log n``: smallest, with probability going to 1, at the least number of classes that
+    fits.
+
+    Parameters
+    ----------
+    moments
+        With their covariance, of independent rows.
+    k, key, level
+        As in `of_table`.
+
+    References
+    ----------
+    Andrews (1999), Econometrica 67; Hansen (1982), Econometrica 50.
+    """
+    found = factorization.solve(
+        moments, k, key=key, level=level, loss="gmm", num_starts=_MOMENT_STARTS
+    )
+    j, df = found.stats["j"], found.stats["df"]
+    ended = (found.status != Status.MAX_STEPS) & (found.status != Status.NONFINITE)
+    return MomentFit(j, df, j - df * jnp.log(moments.num_rows), ended)
+
+
+@functools.partial(jax.jit, static_argnames=("k", "level", "num_resamples", "num_starts"))
+def likelihood_ratio(
+    cells: Cells,
+    k: int,
+    *,
+    key: Array,
+    level: int = 3,
+    num_resamples: int = 199,
+    num_starts: int = 9,
+    null: Factors | None = None,
+) -> Ratio:
+    """Test k classes against k + 1 by the bootstrap likelihood ratio.
+
+    Tables are drawn from the fitted k classes. On each, and on the data by the same search, k
+    classes are fitted from the null fit and k + 1 from several starts; the p-value is
+    ``(1 + #{ratios at least the data's}) / (1 + num_resamples)``. The ratio has no chi-square
+    law: under the null the extra class has share 0 or coincides with another.
+
+    Parameters
+    ----------
+    cells
+        Counts, of independent rows.
+    k
+        Classes of the null hypothesis.
+    key
+        JAX key; resample i is drawn from ``fold_in(key, i)``.
+    level
+        2 or 3.
+    num_resamples
+        Tables drawn.
+    num_starts
+        Most starts for k + 1 classes, as in `jaxmix.factorization.solve`.
+    null
+        The factors of k classes, where they are fitted already.
+
+    References
+    ----------
+    McLachlan (1987), Applied Statistics 36; Feng, McCulloch (1996), JRSS B 58; Davison, Hinkley
+    (1997), "Bootstrap Methods and their Application", on the p-value.
+
+    Examples
+    --------
+    >>> import jax, jaxmix as jm
+    >>> counts = jm.populations.paper_main(zt_strength=0.5).counts(jax.random.key(0), 10_000)
+    >>> float(likelihood_ratio(counts, 1, key=jax.random.key(1), num_resamples=19).p_value)
+    0.05
+    """
+    table = _layout(cells, level)
+    a = cells.shape[0]
+    n = table.sum()
+    if null is None:
+        null = _maximum(table, k, key, level, a, 33)[0]
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(num_resamples))
+    drawn = multinomial(keys, n, model(null).reshape(-1)).reshape(-1, *table.shape)
+    # The data are one more table, so that they are searched exactly as the resamples are.
+    tables = jnp.concatenate([table[None], drawn.astype(table.dtype)])
+
+    def ratio(table: Cells) -> Array:
+        small = _maximum(table, k, key, level, a, 1, null)[0]
+        large = _maximum(table, k + 1, key, level, a, num_starts)[0]
+        gain = deviance(table, small) - deviance(table, large)
+        return 2 * jnp.where(gain > 0, gain, 0.0)  # a search that failed has gained nothing
+
+    ratios = jax.vmap(ratio)(tables)
+    as_large = jnp.sum(ratios[1:] >= ratios[0] - 2 * likelihood.AGREE)
+    return Ratio(ratios[0], ratios[1:], (1 + as_large) / (1 + num_resamples))
+
+
+@functools.lru_cache(maxsize=256)
+def num_parameters(shape: tuple[int, ...], k: int, level: int) -> int:
+    """Return the dimension of the model of a table: the rank of its Jacobian at a generic point.
+
+    Examples
+    --------
+    >>> num_parameters((2, 2, 2, 2), 2, 3), num_parameters((2, 2, 2, 2), 2, 2)
+    (13, 11)
+    """
+    a, d_z, d_x, d_y = shape if level == 3 else (1, *shape[1:3], shape[0] * shape[3])
+    rng = np.random.default_rng(0)
+    W, B, C = (rng.uniform(0.2, 1, size) for size in ((a, d_z, k), (d_x, k), (a, d_y, k)))
+    arms, rows, columns, values = (np.eye(d) for d in (a, d_z, d_x, d_y))
+    by_w = np.einsum("xu,tyu,ts,zZ->tzxysZu", B, C, arms, rows)
+    by_b = np.einsum("tzu,tyu,xX->tzxyXu", W, C, columns)
+    by_c = np.einsum("tzu,xu,ts,yY->tzxysYu", W, B, arms, values)
+    jacobian = np.hstack([part.reshape(a * d_z * d_x * d_y, -1) for part in (by_w, by_b, by_c)])
+    # The scale of the table is among its directions, and fixed for probabilities.
+    return int(np.linalg.matrix_rank(jacobian)) - 1
+
+
+def _layout(cells: Cells, level: int) -> Cells:
+    """Return a table as the model of a level sees it; at level 2 the outcome view is (T, Y)."""
+    if level == 3:
+        return cells
+    a, d_z, d_x, d_y = cells.shape
+    return cells.transpose(1, 2, 0, 3).reshape(1, d_z, d_x, a * d_y)
+
+
+def _maximum(
+    table: Cells,
+    k: int,
+    key: Array,
+    level: int,
+    num_arms: int,
+    num_starts: int,
+    start: Factors | None = None,
+) -> tuple[Factors, Bool[Array, ""]]:
+    """Return the maximum-likelihood fit of a table, and whether its search ended."""
+    if k == 1:
+        by_y = table.sum((1, 2))
+        arm = by_y.sum(1, keepdims=True)
+        given = jnp.where(arm > 0, by_y / jnp.where(arm > 0, arm, 1.0), 1 / by_y.shape[1])
+        n = table.sum()
+        factors = Factors(
+            table.sum((2, 3))[..., None] / n, table.sum((0, 1, 3))[:, None] / n, given[..., None]
+        )
+        return factors, jnp.isfinite(n)
+    d_z, d_x = table.shape[1:3]
+    options = likelihood.Options(
+        num_classes=k,
+        level=level,
+        num_arms=num_arms,
+        num_starts=num_starts,
+        max_steps=_MAX_STEPS,
+        tolerance=_TOLERANCE,
+        spectral_start=start is None and k <= min(d_z, d_x) and num_arms > 1,
+        warm=start is not None,
+    )
+    first = () if start is None else start
+    found = likelihood.maximise(table, jax.random.key_data(key), first, options)
+    return found.factors, found.done

@@ -1,0 +1,263 @@
+"""The number of classes: fits, tests and criteria of each, and one recommendation."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.scipy.stats import chi2
+
+from jaxmix.data import CausalData
+from jaxmix.estimators.table import Cells
+from jaxmix.features import Views, encode
+from jaxmix.inference import criteria, ranks
+from jaxmix.inference.choice import Candidate, Context, Selection, decide
+from jaxmix.moments import from_rows
+from jaxmix.status import InputError
+
+__all__ = ["Candidate", "Selection", "num_classes"]
+
+_MOST_CLASSES = 8  # fitted where the user names no maximum
+_MAX_MOMENTS = 1024  # a weight of J has the square of that many numbers
+_STRONG = 10.0  # difference of BIC beyond which no resamples are spent on what is smaller
+_RISES = 2  # rises of the criterion in a row after which more classes are not fitted
+
+
+def num_classes(
+    data: CausalData | Views | Any,
+    *,
+    level: int = 3,
+    max_classes: int | None = None,
+    seed: int = 0,
+    num_resamples: int = 199,
+    size: float = 0.05,
+) -> Selection:
+    """Recommend a number of hidden classes, with its reasons and how thin the evidence is.
+
+    The rule is one criterion: the smallest ``BIC_k = -2 log L_k + p_k log n`` of maximum-likelihood
+    fits where all views are categorical; Andrews' ``J_k - df_k log n`` for other moments; the rank
+    of ``E[z x' | T=t]`` by sequential tests where neither applies (sampling weights, clusters,
+    covariates, level 4). Beside it stand tests that can disagree, and then the evidence is called
+    thin: the rank, a lower bound of the number of classes that is sharp only where the proxies
+    carry all classes; the fit (G2 or J); and the bootstrap likelihood ratio of k against k + 1,
+    run at the recommended number, and below it where BIC is not clear. It is thin too where a
+    criterion leads by less than 6, or the proxies' weakest direction is near its noise.
+
+    Computes in float64.
+
+    Parameters
+    ----------
+    data
+        A table (`CausalData`), its `Views`, or counts of ``(T, Z, X, Y)``.
+    level
+        The independences that classes are to explain: 3, 2, or 4 (the rank alone).
+    max_classes
+        Most classes considered; by default what the views can tell apart, 8 at most. Fits end
+        once the criterion has risen twice in a row.
+    seed
+        Integer seed of starts and resamples.
+    num_resamples
+        Resamples of the likelihood ratio; 0 leaves it out.
+    size
+        Size of the tests.
+
+    Returns
+    -------
+    Selection
+
+    Raises
+    ------
+    InputError
+        For options that are out of range, and for counts that are none.
+
+    References
+    ----------
+    Schwarz (1978), Annals of Statistics 6; Kass, Raftery (1995), JASA 90; Andrews (1999),
+    Econometrica 67; Kleibergen, Paap (2006), Journal of Econometrics 133; McLachlan (1987),
+    Applied Statistics 36.
+
+    Examples
+    --------
+    >>> import jax, jaxmix as jm
+    >>> counts = jm.populations.paper_main(zt_strength=0.5).counts(jax.random.key(0), 100_000)
+    >>> found = num_classes(counts, num_resamples=19)
+    >>> found.recommended, found.thin
+    (2, False)
+    """
+    _check_options(level, max_classes, seed, num_resamples, size)
+    with jax.enable_x64(True):
+        source = _source(data)
+        reason = source.no_fit
+        if level == 4 and not reason:
+            reason = "at level 4 X may cause Y, which classes need not explain"
+        most = source.most
+        if max_classes is not None and max_classes > most:
+            raise InputError(
+                f"max_classes is {max_classes}, but the proxies can tell apart at most {most} "
+                "classes; use fewer classes or more proxies"
+            )
+        top = min(most, _MOST_CLASSES) if max_classes is None else max_classes
+        rank_p = np.asarray(source.ranks(min(top, most - 1)).p_value)
+        context = Context(level, source.num_rows, num_resamples, size, seed, most, top, reason)
+        if reason:
+            method = "rank"
+            found = [Candidate(k) for k in range(1, top + 1)]
+        elif source.cells is None:
+            method = "moments"
+            assert source.views is not None
+            found = _fit_moments(source.views, context)
+        else:
+            method = "likelihood"
+            found = _fit_table(source.cells, context)
+        found = [
+            c._replace(rank_p_value=float(p)) if p is not None else c
+            for c, p in itertools.zip_longest(found, rank_p[: len(found)])
+        ]
+        return decide(found, method, context)
+
+
+class _Source(NamedTuple):
+    """The data by what can be asked of them."""
+
+    views: Views | None
+    cells: Cells | None
+    num_rows: int
+    most: int
+    no_fit: str
+
+    def ranks(self, num_tests: int) -> ranks.RankTests:
+        if self.views is not None:
+            return ranks.of_views(self.views, num_tests=num_tests)
+        assert self.cells is not None
+        return ranks.of_table(self.cells.sum(-1), num_tests=num_tests)
+
+
+def _source(data: Any) -> _Source:
+    if isinstance(data, CausalData):
+        data = encode(data, reduce=True)
+    if not isinstance(data, Views):
+        cells = _checked(data)
+        return _Source(None, jnp.asarray(cells), int(cells.sum()), min(cells.shape[1:3]), "")
+    n = int(data.multiplicity.sum())
+    num = data.num_arms * data.z.shape[1] * data.x.shape[1] * data.y.shape[1]
+    table = data.num_shared == 0 and data.onehot_y
+    no_fit, table_of = "", None
+    if not ranks.is_unweighted(data):
+        no_fit = "rows carry sampling weights, for which there is no likelihood"
+    elif data.cluster is not None:
+        no_fit = "rows are clustered, and likelihood and J are for independent rows"
+    elif data.num_shared > 1:
+        no_fit = "classes are not fitted beside covariates"
+    elif table:
+        table_of = jnp.round(from_rows(data).tensor * n)
+    elif num > _MAX_MOMENTS:
+        no_fit = f"there are {num:,} moments, and more than {_MAX_MOMENTS:,} are not weighed"
+    return _Source(data, table_of, n, data.max_rank, no_fit)
+
+
+def _checked(counts: Any) -> np.ndarray:
+    """Return a table of counts as floating-point numbers, or say what is wrong with it."""
+    what = "give a CausalData, its views, or counts by treatment, z, x and outcome"
+    try:
+        cells = np.asarray(counts, np.float64)
+    except (TypeError, ValueError):
+        raise InputError(f"data is a {type(counts).__name__}: {what}") from None
+    if cells.ndim != 4:
+        raise InputError(f"the table of counts has {cells.ndim} directions, not 4: {what}")
+    wrong = cells[~(np.isfinite(cells) & (cells >= 0) & (cells == np.round(cells)))]
+    if wrong.size:
+        raise InputError(f"the table of counts holds {wrong[0]}: counts are whole numbers from 0")
+    for arm, num in enumerate(cells.sum((1, 2, 3))):
+        if num == 0:
+            raise InputError(f"the table of counts has no row in arm {arm}; leave that arm out")
+    return cells
+
+
+def _check_options(level: Any, max_classes: Any, seed: Any, num_resamples: Any, size: Any) -> None:
+    if level not in (2, 3, 4):
+        raise InputError(f"level is {level!r}: use 2, 3 or 4")
+    whole = (int, np.integer)
+    if max_classes is not None and (not isinstance(max_classes, whole) or max_classes < 1):
+        raise InputError(f"max_classes is {max_classes!r}: give a whole number from 1, or None")
+    if not isinstance(num_resamples, whole) or num_resamples < 0:
+        raise InputError(f"num_resamples is {num_resamples!r}: give a whole number from 0")
+    if not isinstance(seed, whole) or not -(2**63) <= seed < 2**63:
+        raise InputError(f"seed is {seed!r}: give a whole number of at most 63 bits")
+    if not isinstance(size, int | float) or not 0 < size < 1:
+        raise InputError(f"size is {size!r}: give a number between 0 and 1")
+    if num_resamples and 1 / (num_resamples + 1) > size:
+        raise InputError(
+            f"num_resamples is {num_resamples}, too few for a test of size {size}: use at least "
+            f"{math.ceil(1 / size) - 1}, or 0"
+        )
+
+
+def _worsened(found: Sequence[Candidate]) -> bool:
+    """Whether the criterion has risen often enough for more classes not to be fitted."""
+    scores = [c.score for c in found][-_RISES - 1 :]
+    rises = [b > a for a, b in itertools.pairwise(scores)]
+    return len(rises) == _RISES and all(rises)
+
+
+def _fit_table(cells: Cells, context: Context) -> list[Candidate]:
+    key = jax.random.key(context.seed)
+    own = {"level": context.level}
+    free = int(np.prod(cells.shape)) - 1
+    sparse = context.num_rows < cells.size
+    found: list[Candidate] = []
+    fits = []
+    for k in range(1, context.top + 1):
+        if k > 1 and criteria.num_parameters(cells.shape, k, context.level) >= free:
+            break
+        fit = criteria.of_table(cells, k, key=jax.random.fold_in(key, k), **own)
+        fits.append(fit)
+        # Beyond one row per cell only: on sparse tables G2 has no chi-square law.
+        tail = None if sparse or int(fit.df) <= 0 else float(chi2.sf(fit.g2, fit.df))
+        numbers = (float(v) for v in (fit.log_likelihood, fit.num_parameters, fit.bic, fit.aic))
+        likelihood, parameters, bic, aic = numbers
+        found.append(
+            Candidate(
+                k, likelihood, int(parameters), bic, aic, statistic=float(fit.g2),
+                df=int(fit.df), p_value=tail, done=bool(fit.done),
+            )
+        )  # fmt: skip
+        if _worsened(found):
+            break
+    if context.num_resamples:
+        best = min(range(len(found)), key=lambda i: found[i].score)
+        near = best > 0 and found[best - 1].score - found[best].score < _STRONG
+        for i in (best - 1, best) if near else (best,):
+            if i + 1 < len(found):
+                test = criteria.likelihood_ratio(
+                    cells, i + 1, key=jax.random.fold_in(key, -i - 1), null=fits[i].factors,
+                    num_resamples=context.num_resamples, **own,
+                )  # fmt: skip
+                found[i] = found[i]._replace(
+                    ratio=float(test.statistic), ratio_p_value=float(test.p_value)
+                )
+    return found
+
+
+def _fit_moments(views: Views, context: Context) -> list[Candidate]:
+    key = jax.random.key(context.seed)
+    moments = from_rows(views, covariance=True)
+    found: list[Candidate] = []
+    for k in range(1, context.top + 1):
+        fit = criteria.of_moments(moments, k, key=jax.random.fold_in(key, k), level=context.level)
+        if k > 1 and int(fit.df) <= 0:
+            break
+        tail = None if int(fit.df) <= 0 else float(chi2.sf(fit.j, fit.df))
+        found.append(
+            Candidate(
+                k, criterion=float(fit.criterion), statistic=float(fit.j), df=int(fit.df),
+                p_value=tail, done=bool(fit.done),
+            )
+        )  # fmt: skip
+        if _worsened(found):
+            break
+    return found
