@@ -1,0 +1,1 @@
+"""What verdicts are worth: size and power of tests, coverage of intervals."""
