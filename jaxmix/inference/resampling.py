@@ -148,7 +148,7 @@ def _evaluate(  # type: ignore[no-untyped-def]
     def evaluate(drawn: Float[Array, " u"]) -> Any:
         if not errors:
             return of_units(drawn)
-        found, se, _ = _differentiate(of_units, drawn, units, errors)
+        found, se, _ = differentiate(of_units, drawn, units, errors)
         return found, se
 
     def one_chunk(own: Int[Array, " c"]) -> Any:
@@ -223,13 +223,25 @@ def spread(
 def _spread(
     statistic: Statistic, views: Views, units: Units, names: tuple[str, ...]
 ) -> tuple[dict[str, Array], dict[str, Array]]:
-    return _differentiate(_of_units(statistic, views, units, None), units.times, units, names)[1:]
+    return differentiate(_of_units(statistic, views, units, None), units.times, units, names)[1:]
 
 
-def _differentiate(
+def differentiate(
     of_units: Any, times: Float[Array, " u"], units: Units, names: tuple[str, ...]
 ) -> tuple[Any, dict[str, Array], dict[str, Array]]:
-    """Return what a function of units gives, and standard errors and accelerations by name."""
+    """Return what a function of units gives, and standard errors and accelerations by name.
+
+    Parameters
+    ----------
+    of_units
+        From how often each unit occurs to a dict of arrays.
+    times
+        ``(u,)`` where to differentiate: the sample itself, or a resample.
+    units
+        The sample.
+    names
+        Those of the numbers that are wanted; see `spread`.
+    """
 
     def split(times: Float[Array, " u"]) -> Any:
         found = of_units(times)

@@ -7,10 +7,12 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
+from jaxmix.inference import intervals as intervals_
 from jaxmix.study.methods import METHODS, Chosen
 from jaxmix.study.source import Source, check_among, check_keys, check_type, suggest
 
-INTERVALS = ("delta", "bootstrap")
+INTERVALS = ("delta", "bootstrap", *intervals_.KINDS)
+_BY_DERIVATIVES = ("delta", "studentized", "bca")
 FIGURES = ("curves", "histograms")
 
 _INTERVALS = {"kind": str, "confidence": float, "num_resamples": int}
@@ -27,12 +29,13 @@ class Intervals:
     Attributes
     ----------
     kind
-        ``"delta"``: normal, by the delta method; ``"bootstrap"``: percentiles of multinomial
-        resamples of the table.
+        ``"delta"``: normal, by the delta method. The others take multinomial resamples of the
+        table: ``"percentile"`` (also called ``"bootstrap"``), ``"basic"``, ``"normal"``,
+        ``"studentized"`` or ``"bca"``; see `jaxmix.inference.intervals`.
     confidence
         Of the intervals.
     num_resamples
-        For the bootstrap.
+        Resamples, for those that take them.
     """
 
     kind: str
@@ -94,9 +97,10 @@ def intervals_of(source: Source, estimators: Sequence[Chosen]) -> Intervals | No
     check_keys(source, ("intervals",), table, _INTERVALS)
     intervals = Intervals(**({"kind": "delta"} | table))
     if intervals.kind not in INTERVALS:
-        source.fail(
-            ("intervals", "kind"), f"kind is {intervals.kind!r}; use 'delta' or 'bootstrap'"
-        )
+        source.fail(("intervals", "kind"), f"kind is {intervals.kind!r}; use one of "
+                    f"{', '.join(map(repr, INTERVALS))}")  # fmt: skip
+    if intervals.kind == "bootstrap":
+        intervals = dataclasses.replace(intervals, kind="percentile")
     if not 0 < intervals.confidence < 1:
         source.fail(("intervals", "confidence"),
                     f"confidence is {intervals.confidence}; use one between 0 and 1")  # fmt: skip
@@ -104,9 +108,9 @@ def intervals_of(source: Source, estimators: Sequence[Chosen]) -> Intervals | No
         source.fail(("intervals", "num_resamples"),
                     f"num_resamples is {intervals.num_resamples}; use at least 20")  # fmt: skip
     for chosen in estimators:
-        if intervals.kind == "delta" and not METHODS[chosen.method].differentiable:
+        if intervals.kind in _BY_DERIVATIVES and not METHODS[chosen.method].differentiable:
             source.fail(("intervals", "kind"), f"{chosen.label} has no derivatives for intervals "
-                        "by 'delta'; use kind = \"bootstrap\", or leave it out")  # fmt: skip
+                        f"by {intervals.kind!r}; use \"bootstrap\", or leave it out")  # fmt: skip
     return intervals
 
 

@@ -90,6 +90,27 @@ class Chosen:
         """Estimate from moments."""
         return METHODS[self.method].estimate(moments, k, key, **dict(self.options))
 
+    def with_resampler(
+        self, moments: Moments, k: int, key: Array
+    ) -> tuple[Estimated, Callable[[Moments, Array], Estimated]]:
+        """Return the estimate, and how its resamples are estimated from moments and a key.
+
+        A factorization starts them at the estimate, and keeps its weight.
+        """
+        options = dict(self.options)
+        if self.method != "factorization":
+            return self(moments, k, key), lambda resampled, own: self(resampled, k, own)
+        law = factorization.effect_law(moments, k, key=key, **options)
+        assert law.stats is not None
+        near: dict[str, Any] = {"start": law.stats["start"]}
+        if self.is_weighted:
+            near["weight"] = law.stats["weight"]
+
+        def again(resampled: Moments, own: Array) -> Estimated:
+            return _of_law(factorization.effect_law(resampled, k, key=own, **options, **near))
+
+        return _of_law(law), again
+
 
 def _of_law(law: EffectLaw, ate: Array | None = None) -> Estimated:
     return Estimated(law.mean if ate is None else ate, law.effects, law.shares, law.status)

@@ -119,7 +119,7 @@ class PopulationSpec:
         if ranked and k > self.max_rank:
             source.fail(place, f"{chosen.label} can tell apart at most {self.max_rank} classes "
                         f"with the proxies of {self.kind}, not {k}; use more levels")  # fmt: skip
-        if intervals == "bootstrap" and not self.is_table:
+        if intervals not in (False, "delta") and not self.is_table:
             source.fail(("intervals", "kind"), "the bootstrap resamples tables, and "
                         f"{self.kind} has none; use kind = \"delta\"")  # fmt: skip
 

@@ -18,23 +18,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Int
 
-from jaxmix import moments as moments_
-from jaxmix.estimators.factorization import counts_of
-from jaxmix.inference.asymptotic import delta_covariance
-from jaxmix.inference.intervals import normal_interval
-from jaxmix.moments import Moments
-from jaxmix.solvers.sampling import multinomial
-from jaxmix.status import NO_ESTIMATE
 from jaxmix.study.choices import Intervals
 from jaxmix.study.config import Cell, Config
+from jaxmix.study.intervals import Spread, by_delta, by_resamples, resample
 from jaxmix.study.methods import Chosen, Estimated
 from jaxmix.study.population import PopulationSpec
 
 _MAX_CHUNK = 16_384
 _CHUNK_NUMBERS = 1 << 23  # numbers held at once (64 MiB in float64), data and their like
 _COPIES = 8  # tables that an estimator makes of one
+_DERIVATIVES = 8  # times as much where each resample is differentiated
 
 
 class Truth(NamedTuple):
@@ -56,14 +51,6 @@ class Truth(NamedTuple):
     shares: Any
     bound_ate: Any
     bound_error: Any
-
-
-class Spread(NamedTuple):
-    """Standard errors and bounds of intervals, each an `Estimated` without its status."""
-
-    se: tuple[Array, Array, Array]
-    lower: tuple[Array, Array, Array]
-    upper: tuple[Array, Array, Array]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,8 +168,10 @@ def _chunk(cell: Cell, config: Config) -> int:
         numbers += size**2
     if not cell.population.is_table:
         numbers += 2 * cell.num_rows * sum(shape[1:])
-    if config.intervals is not None and config.intervals.kind == "bootstrap":
+    if config.intervals is not None and config.intervals.kind != "delta":
         numbers *= config.intervals.num_resamples
+        if config.intervals.kind == "studentized":
+            numbers *= _DERIVATIVES
     return int(np.clip(_CHUNK_NUMBERS // numbers, 1, _MAX_CHUNK))
 
 
@@ -234,66 +223,24 @@ def _replicate(population: Any, key: Array, num_rows: Array, plan: Plan) -> Any:
     n = num_rows if plan.num_rows is None else plan.num_rows
     covariance = _needs_covariance(plan.estimators, plan.intervals)
     moments = population.sample_moments(of_data, n, covariance=covariance)
-    tables = None
-    if plan.intervals is not None and plan.intervals.kind == "bootstrap":
-        tables = _resample(moments, of_tables, plan.intervals.num_resamples)
+    intervals, tables = plan.intervals, None
+    if intervals is not None and intervals.kind != "delta":
+        tables = resample(moments, of_tables, intervals.num_resamples)
     estimates, spreads = [], []
     for chosen in plan.estimators:
         # By its label, so that another estimator beside it changes nothing.
         own = jax.random.fold_in(of_fits, zlib.crc32(chosen.label.encode()))
-        estimates.append(chosen(moments, plan.num_classes, own))
-        spreads.append(_spread(chosen, moments, tables, estimates[-1], own, plan))
+        estimate, again = chosen.with_resampler(moments, plan.num_classes, own)
+        spread = None
+        if intervals is not None and tables is not None:
+            spread = by_resamples(again, moments, tables, estimate, own, intervals)
+        elif intervals is not None:
+            spread = by_delta(chosen, moments, plan.num_classes, estimate, own, intervals)
+        estimates.append(estimate)
+        spreads.append(spread)
     return truth, estimates, spreads
 
 
 def _needs_covariance(estimators: tuple[Chosen, ...], intervals: Intervals | None) -> bool:
     by_delta = intervals is not None and intervals.kind == "delta"
     return by_delta or any(chosen.is_weighted for chosen in estimators)
-
-
-def _resample(moments: Moments, key: Array, number: int) -> Float[Array, "r a d_z d_x d_y"]:
-    """Draw tables like the one observed, the same for all estimators."""
-    counts = counts_of(moments)
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(number))
-    tables = multinomial(keys, counts.sum(), counts.reshape(-1))
-    return tables.reshape(-1, *counts.shape)
-
-
-def _spread(
-    chosen: Chosen,
-    moments: Moments,
-    tables: Array | None,
-    estimate: Estimated,
-    key: Array,
-    plan: Plan,
-) -> Spread | None:
-    intervals, k = plan.intervals, plan.num_classes
-    if intervals is None:
-        return None
-    sizes = np.cumsum([1, estimate.effects.size])
-
-    def vector(estimate: Estimated) -> Array:
-        return jnp.concatenate([estimate.ate[None], estimate.effects, estimate.shares])
-
-    def parts(flat: Array) -> tuple[Array, Array, Array]:
-        ate, effects, shares = jnp.split(flat, sizes)
-        return ate[0], effects, shares
-
-    if tables is None:
-        covariance = delta_covariance(lambda m: vector(chosen(m, k, key)), moments)
-        se = jnp.sqrt(jnp.diagonal(covariance))
-        lower, upper = normal_interval(vector(estimate), se, intervals.confidence)
-        return Spread(parts(se), parts(lower), parts(upper))
-
-    def resample(cells: Array, index: Array) -> Array:
-        table = moments_.from_counts(cells, moments.value_y, covariance=chosen.is_weighted)
-        found = chosen(table, k, jax.random.fold_in(key, index))
-        exists = jnp.all(found.status != jnp.array(NO_ESTIMATE))
-        return jnp.where(exists, vector(found), jnp.nan)
-
-    draws = jax.vmap(resample)(tables, jnp.arange(len(tables)))
-    # As `fit` does: without resamples that have no estimate; no interval where most have none.
-    draws = jnp.where(jnp.mean(jnp.isnan(draws[:, 0])) > 0.5, jnp.nan, draws)
-    tail = (1 - intervals.confidence) / 2
-    lower, upper = jnp.nanquantile(draws, jnp.array([tail, 1 - tail]), axis=0)
-    return Spread(parts(jnp.nanstd(draws, axis=0, ddof=1)), parts(lower), parts(upper))

@@ -1,0 +1,123 @@
+"""Standard errors and intervals of replicates: the delta method, or resamples of the table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from jaxmix import moments as moments_
+from jaxmix.estimators.factorization import counts_of
+from jaxmix.inference.asymptotic import delta_covariance
+from jaxmix.inference.drawing import Units
+from jaxmix.inference.intervals import interval, normal_interval
+from jaxmix.inference.resampling import differentiate
+from jaxmix.moments import Moments
+from jaxmix.solvers.sampling import multinomial
+from jaxmix.status import NO_ESTIMATE
+from jaxmix.study.choices import Intervals
+from jaxmix.study.methods import Chosen, Estimated
+
+
+class Spread(NamedTuple):
+    """Standard errors and bounds of intervals, each an `Estimated` without its status."""
+
+    se: tuple[Array, Array, Array]
+    lower: tuple[Array, Array, Array]
+    upper: tuple[Array, Array, Array]
+
+
+def resample(moments: Moments, key: Array, number: int) -> Float[Array, "r a d_z d_x d_y"]:
+    """Draw tables like the one observed, the same for all estimators."""
+    counts = counts_of(moments)
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(number))
+    tables = multinomial(keys, counts.sum(), counts.reshape(-1))
+    return tables.reshape(-1, *counts.shape)
+
+
+def by_delta(
+    chosen: Chosen, moments: Moments, k: int, estimate: Estimated, key: Array, intervals: Intervals
+) -> Spread:
+    """Return normal intervals by the delta method."""
+    covariance = delta_covariance(lambda m: _vector(chosen(m, k, key)), moments)
+    se = jnp.sqrt(jnp.diagonal(covariance))
+    lower, upper = normal_interval(_vector(estimate), se, intervals.confidence)
+    return _spread(se, lower, upper, estimate)
+
+
+def by_resamples(
+    again: Callable[[Moments, Array], Estimated],
+    moments: Moments,
+    tables: Float[Array, "r a d_z d_x d_y"],
+    estimate: Estimated,
+    key: Array,
+    intervals: Intervals,
+) -> Spread:
+    """Return intervals from resampled tables.
+
+    As `jaxmix.fit` does: without resamples that have no estimate, and no interval where most
+    have none.
+
+    Parameters
+    ----------
+    again
+        How a resample is estimated (`Chosen.with_resampler`).
+    moments
+        Of the data.
+    tables
+        See `resample`.
+    estimate
+        Of the data.
+    key
+        Of the estimator; resample i uses ``fold_in(key, i)``.
+    intervals
+        What is asked for.
+    """
+    value, counts = _vector(estimate), counts_of(moments).reshape(-1)
+    units, names = Units(counts), ("value",)
+
+    def of_cells(own: Array) -> Callable[[Float[Array, " m"]], dict[str, Array]]:
+        def of(times: Float[Array, " m"]) -> dict[str, Array]:
+            cells = times.reshape(moments.tensor.shape)
+            found = again(moments_.from_counts(cells, moments.value_y), own)
+            return {"value": _vector(found), "status": found.status}
+
+        return of
+
+    def one(cells: Array, index: Array) -> tuple[Array, Array]:
+        of, times = of_cells(jax.random.fold_in(key, index)), cells.reshape(-1)
+        if intervals.kind == "studentized":
+            found, errors, _ = differentiate(of, times, units, names)
+        else:
+            found = of(times)
+            errors = found
+        exists = jnp.all(found["status"] != jnp.array(NO_ESTIMATE))
+        missing = jnp.where(exists, 0.0, jnp.nan)
+        return found["value"] + missing, errors["value"] + missing
+
+    draws, draws_se = jax.vmap(one)(tables, jnp.arange(len(tables)))
+    draws = jnp.where(jnp.mean(jnp.isnan(draws[:, 0])) > 0.5, jnp.nan, draws)
+    more = {}
+    if intervals.kind in ("studentized", "bca"):
+        _, errors, skew = differentiate(of_cells(key), counts, units, names)
+        more = {"se": errors["value"], "draws_se": draws_se, "acceleration": skew["value"]}
+    ends = interval(intervals.kind, draws, value, intervals.confidence, **more)
+    return _spread(jnp.nanstd(draws, axis=0, ddof=1), ends.lower, ends.upper, estimate)
+
+
+def _vector(estimate: Estimated) -> Float[Array, " p"]:
+    return jnp.concatenate([estimate.ate[None], estimate.effects, estimate.shares])
+
+
+def _spread(se: Array, lower: Array, upper: Array, estimate: Estimated) -> Spread:
+    sizes = np.cumsum([1, estimate.effects.size])
+
+    def parts(flat: Array) -> tuple[Array, Array, Array]:
+        ate, effects, shares = jnp.split(flat, sizes)
+        return ate[0], effects, shares
+
+    return Spread(parts(se), parts(lower), parts(upper))
