@@ -7,13 +7,14 @@ import importlib.metadata
 
 from jaxmix import features, hierarchy, moments, populations, study
 from jaxmix.data import CausalData, read
+from jaxmix.estimates import Estimate
 from jaxmix.estimators import baselines, bridge, factorization, spectral, synthetic
 from jaxmix.fit import fit
 from jaxmix.inference import asymptotic, specification
 from jaxmix.inference.resampling import bootstrap
 from jaxmix.latent_classes import LatentClassResult, latent_classes
 from jaxmix.mixture import EffectLaw, Mixture
-from jaxmix.result import Estimate, Result
+from jaxmix.result import Result
 from jaxmix.status import EstimateError, InputError, Status
 
 __version__ = importlib.metadata.version("jaxmix")

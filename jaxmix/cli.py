@@ -24,6 +24,7 @@ from jaxmix import demo
 from jaxmix.data import WEIGHT_KINDS, read
 from jaxmix.fit import fit
 from jaxmix.hierarchy import identify
+from jaxmix.plan import CHOICES
 from jaxmix.report.files import check_folder, write_whole
 from jaxmix.report.plots import ForestRow, figure_class
 from jaxmix.report.progress import progress_bar
@@ -120,7 +121,7 @@ def fit_command(
         str | None, typer.Option("--cluster", help="Column of clusters of dependent rows.")
     ] = None,
     classes: Annotated[
-        str | None, typer.Option("--classes", help="Number of hidden classes.")
+        str | None, typer.Option("--classes", help="Number of hidden classes, or auto.")
     ] = None,
     level: Annotated[str, typer.Option("--level", help="auto, 2, 3 or 4.")] = "auto",
     method: Annotated[
@@ -134,17 +135,43 @@ def fit_command(
     resamples: Resamples = 1000,
     confidence: Confidence = 0.95,
     interval: Annotated[
-        str, typer.Option("--interval", help="percentile or normal.")
-    ] = "percentile",
+        str, typer.Option("--interval", help=", ".join(CHOICES["interval"]) + ".")
+    ] = "auto",
     resampling: Annotated[
         str | None, typer.Option("--resampling", help="multinomial, poisson or bayesian.")
+    ] = None,
+    strata: Annotated[
+        str | None, typer.Option("--strata", help="arm: resample within treatment arms.")
+    ] = None,
+    graph: Annotated[
+        pathlib.Path | None,
+        typer.Option(
+            "--graph", metavar="GRAPH.toml", help="Causal graph of the columns: declares the level."
+        ),
+    ] = None,
+    checks: Annotated[
+        bool, typer.Option(help="Further tests and sensitivity bounds of levels 2 and 3.")
+    ] = True,
+    edge: Annotated[
+        str, typer.Option("--edge", help="What the bounds allow: x_to_y or z_to_y.")
+    ] = "x_to_y",
+    sensitivity_plot: Annotated[
+        pathlib.Path | None,
+        typer.Option(
+            "--sensitivity-plot", metavar="OUT.png", help="Draw effects against that strength."
+        ),
     ] = None,
     seed: Seed = 0,
     json: Json = None,
     plot: Plot = None,
 ) -> int:
     """Estimate an effect under hidden confounding from a table of rows."""
-    _check_outputs(json, plot)
+    _check_outputs(json, plot, sensitivity_plot)
+    if sensitivity_plot is not None and not (checks and level != "4"):
+        raise InputError(
+            "--sensitivity-plot draws bounds that come with the checks of levels 2 and 3; leave "
+            "out --no-checks, and ask for another level than 4"
+        )
     data = read(
         rows,
         treatment=treatment,
@@ -172,9 +199,20 @@ def fit_command(
             interval=interval,
             seed=seed,
             resampling=resampling,
+            strata=strata,
+            graph=graph,
+            checks=checks,
+            edge=edge,
             progress=progress,
         )
-    return _deliver(result, json, plot)
+    code = _deliver(result, json, plot)
+    if sensitivity_plot is not None:
+        if result.sensitivity is None:
+            why = result.untested or "no law of level 2 or 3 stands in the result"
+            print(f"jaxmix: no {sensitivity_plot}: {why}", file=sys.stderr)
+        else:
+            _draw(result.sensitivity.plot(), sensitivity_plot)
+    return code
 
 
 demo_app = typer.Typer(rich_markup_mode=None, help="Run the main job on real data.")
@@ -268,18 +306,23 @@ def _classes(asked: str | None) -> int | str | None:
         raise InputError(f"--classes is {asked!r}: give a whole number, or auto") from None
 
 
-def _check_outputs(json: pathlib.Path | None, plot: pathlib.Path | None) -> None:
+def _check_outputs(
+    json: pathlib.Path | None,
+    plot: pathlib.Path | None,
+    sensitivity_plot: pathlib.Path | None = None,
+) -> None:
     """Refuse outputs that could not be written, before any work is done."""
-    for path in (json, plot):
+    for path in (json, plot, sensitivity_plot):
         if path is not None:
             check_folder(path)
             if path.is_dir():
                 raise InputError(f"the output {str(path)!r} is a folder; name a file")
-    if plot is not None:
-        if plot.suffix.lstrip(".").lower() not in _FORMATS:
-            endings = ", ".join(_FORMATS)
-            raise InputError(f"--plot is {str(plot)!r}: name a file that ends in {endings}")
-        figure_class()
+    for option, path in (("--plot", plot), ("--sensitivity-plot", sensitivity_plot)):
+        if path is not None:
+            if path.suffix.lstrip(".").lower() not in _FORMATS:
+                endings = ", ".join(_FORMATS)
+                raise InputError(f"{option} is {str(path)!r}: name a file that ends in {endings}")
+            figure_class()
 
 
 def _deliver(
@@ -295,17 +338,21 @@ def _deliver(
     print(result.summary())
     if json is not None:
         result.to_json(json, command=shlex.join(["jaxmix", *sys.argv[1:]]))
+        print(f"wrote {json}", file=sys.stderr)
     if plot is not None:
-        picture = io.BytesIO()
-        result.plot(extra).savefig(picture, format=plot.suffix.lstrip(".").lower(), dpi=150)
-        write_whole(plot, picture.getvalue())
-    for path in (json, plot):
-        if path is not None:
-            print(f"wrote {path}", file=sys.stderr)
+        _draw(result.plot(extra), plot)
     if not result.status.usable:
         print(f"jaxmix: {result.status.name}: {result.status.message}", file=sys.stderr)
         return 1
     return 0
+
+
+def _draw(figure: Any, path: pathlib.Path) -> None:
+    """Write a figure, whole or not at all."""
+    picture = io.BytesIO()
+    figure.savefig(picture, format=path.suffix.lstrip(".").lower(), dpi=150)
+    write_whole(path, picture.getvalue())
+    print(f"wrote {path}", file=sys.stderr)
 
 
 @contextmanager

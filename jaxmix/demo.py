@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from jaxmix.data import CausalData
+from jaxmix.estimates import Estimate
 from jaxmix.fit import fit
 from jaxmix.report.tables import number
-from jaxmix.result import Estimate, Result
+from jaxmix.result import Result
 from jaxmix.status import InputError
 
 _CLASSES = 3

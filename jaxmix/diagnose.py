@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array
 
 from jaxmix.data import CausalData
+from jaxmix.estimates import Diagnostics
 from jaxmix.estimators.bridge import proxy_singular_values, weakest_direction
 from jaxmix.features import Views, constant_within_arms
 from jaxmix.inference import asymptotic
@@ -22,7 +23,6 @@ from jaxmix.inference.specification import (
 )
 from jaxmix.moments import Moments, from_rows
 from jaxmix.plan import Estimator
-from jaxmix.result import Diagnostics
 from jaxmix.status import Status
 
 _STARTS = ("log_likelihood", "num_starts", "num_agree", "runner_up", "decrement", "steps")

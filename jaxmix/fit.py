@@ -13,12 +13,16 @@ from jax.tree_util import Partial
 from jaxtyping import Array
 
 from jaxmix import features
+from jaxmix.checks import checks as further_checks
 from jaxmix.data import CausalData
 from jaxmix.diagnose import diagnose, evaluate, warnings_of
+from jaxmix.estimates import Classes, Estimate, PerClass
 from jaxmix.features import Views, cell_names, distinct
+from jaxmix.inference import selection
+from jaxmix.inference.bands import LawBands
 from jaxmix.mixture import EffectLaw
-from jaxmix.plan import Estimator, plan
-from jaxmix.result import Classes, Estimate, PerClass, Result
+from jaxmix.plan import AUTO, Estimator, declare, plan
+from jaxmix.result import Result
 from jaxmix.status import InputError, Status
 from jaxmix.uncertainty import Settings, uncertainty
 
@@ -38,9 +42,12 @@ def fit(
     num_resamples: int = 1000,
     confidence: float = 0.95,
     seed: int = 0,
-    interval: str = "percentile",
+    interval: str = "auto",
     resampling: str | None = None,
     strata: str | None = None,
+    graph: Any = None,
+    checks: bool = True,
+    edge: str = "x_to_y",
     progress: Callable[[int, int], None] | None = None,
 ) -> Result:
     """Estimate an effect under hidden confounding, and the classes behind it where asked for.
@@ -52,7 +59,8 @@ def fit(
     data
         The table with roles (`CausalData.from_frame` or `read`).
     num_classes
-        Number of hidden classes. Level 3 needs it; at level 4 it is the rank at which the
+        Number of hidden classes, or ``"auto"``: chosen by `jaxmix.selection.num_classes`, and
+        taken as known from there on. Level 3 needs it; at level 4 it is the rank at which the
         proxies' moments are truncated (None: nothing is truncated).
     level
         The level is a claim about the graph that the user makes: 4 lets Z cause T and X cause Y
@@ -77,11 +85,21 @@ def fit(
         Confidence of the intervals.
     seed
         Integer seed of the resamples.
+    graph
+        A causal graph of the table's columns and the hidden class, as `jaxmix.hierarchy.identify`
+        takes it: it declares the level where `level` is ``"auto"``, and must support it otherwise.
+    checks
+        Whether results of levels 2 and 3 come with further tests and, at level 3, sensitivity
+        bounds; they take some seconds.
+    edge
+        The assumption that the bounds relax: ``"x_to_y"`` or ``"z_to_y"``.
     interval
-        From the resamples: ``"percentile"``, ``"basic"``, ``"normal"`` (``-+ z`` standard errors),
+        ``"profile"`` (profile likelihood, for maximum-likelihood fits of random samples) or, from
+        the resamples, ``"percentile"``, ``"basic"``, ``"normal"`` (``-+ z`` standard errors),
         ``"studentized"`` (bootstrap-t) or ``"bca"`` (bias-corrected, accelerated). The last two
-        correct for skewness and take multinomial resamples unless told otherwise; the share
-        harmed, a step function of the law, has percentiles unless it is ``"normal"``.
+        correct for skewness and take multinomial resamples unless told otherwise. ``"auto"`` takes
+        the profile likelihood where there is one, and percentiles elsewhere. The share harmed, a
+        step function of the law, has the projection of the classes' intervals.
     resampling
         ``"multinomial"``, ``"poisson"`` or ``"bayesian"``. None takes multinomial where rows carry
         counts (discrete data, frequency weights), and otherwise, and for clusters, Bayesian
@@ -114,10 +132,19 @@ def fit(
     asked = {
         "level": level, "method": method, "bridge": bridge, "estimand": estimand,
         "better": better, "interval": interval, "resampling": resampling, "strata": strata,
+        "checks": checks, "edge": edge,
     }  # fmt: skip
+    asked["level"], verdict = declare(data, level, graph)
     headline, beside = plan(data, asked, num_classes, num_resamples, confidence)
     if not isinstance(seed, int | np.integer) or not -(2**63) <= seed < 2**63:
         raise InputError(f"seed is {seed!r}: give a whole number of at most 63 bits")
+    chosen = None
+    if num_classes == AUTO:
+        least = (beside or headline).level
+        chosen = selection.num_classes(data, level=least, seed=int(seed))
+        headline = dataclasses.replace(headline, num_classes=chosen.recommended)
+        if beside is not None:
+            beside = dataclasses.replace(beside, num_classes=chosen.recommended)
     with jax.enable_x64(True):
         views = features.encode(data, reduce=True)
         k = headline.num_classes
@@ -131,8 +158,13 @@ def fit(
             if estimator is not None:
                 _check_size(estimator, views, method)
         settings = Settings(num_resamples, confidence, seed, interval, resampling, strata, progress)
-        run = _Run(data, views, settings)
-        result = dataclasses.replace(run.refined(headline), better=better)
+        run = _Run(data, views, settings, edge if checks else None)
+        result = dataclasses.replace(
+            run.refined(headline), better=better, selection=chosen, verdict=verdict
+        )
+        if chosen is not None and chosen.thin:
+            note = f"the evidence on the number of classes is thin: {'; '.join(chosen.doubts)}"
+            result = dataclasses.replace(result, warnings=(*result.warnings, note))
         if beside is None:
             return result
         conditional = run.refined(beside)
@@ -150,6 +182,9 @@ def fit(
         law_se=conditional.law_se,
         law_interval=conditional.law_interval,
         share_harmed=conditional.share_harmed,
+        spread=conditional.spread,
+        bands=conditional.bands,
+        sensitivity=conditional.sensitivity,
     )
 
 
@@ -193,6 +228,7 @@ class _Run:
     data: CausalData
     views: Views
     settings: Settings
+    edge: str | None
 
     def refined(self, estimator: Estimator) -> Result:
         """Fit, and where a closed form fails on these data, the constrained fit in its place."""
@@ -240,15 +276,29 @@ class _Run:
                 else tuple(at[index].tolist()),
             )
 
-        law = law_se = law_interval = harmed = None
+        law = law_se = law_interval = harmed = spread_of_law = bands = checked = None
         if estimator.level < 4:
             law = EffectLaw(
                 point["shares"], point["effects"], jnp.int32(status), dict(point["stats"])
             )
             if "shares" in errors:
                 law_se = PerClass(errors["shares"], errors["effects"])
+            if "shares" in bounds:
                 law_interval = PerClass(bounds["shares"], bounds["effects"])
+            spread_of_law = estimate("spread")
+            bands = self._bands(bounds)
             harmed = estimate("harmed")
+            if bands is not None:
+                harmed = harmed._replace(interval=bands.harmed(estimator.better))
+            if self.edge is not None:
+                checked = further_checks(
+                    estimator, views, point, edge=self.edge, unit=data.outcome.name,
+                    confidence=self.settings.confidence, seed=self.settings.seed,
+                    num_resamples=self.settings.num_resamples,
+                )  # fmt: skip
+                diagnostics = dataclasses.replace(
+                    diagnostics, tests=checked.tests, complex_spectra=checked.complex_spectra
+                )
         return Result(
             treatment=data.treatment,
             control=data.arms[0],
@@ -277,9 +327,23 @@ class _Run:
             law_se=law_se,
             law_interval=law_interval,
             share_harmed=harmed,
+            spread=spread_of_law,
+            bands=bands,
+            sensitivity=None if checked is None else checked.sensitivity,
+            untested="" if checked is None else checked.untested,
             diagnostics=diagnostics,
             classes=self._classes(point.get("mixture"), views),
         )
+
+    @staticmethod
+    def _bands(bounds: dict[str, np.ndarray]) -> LawBands | None:
+        """Return what the intervals of the classes say of the law, where they exist."""
+        if not {"effects", "cumulative"} <= bounds.keys():
+            return None
+        effects, cumulative = bounds["effects"], bounds["cumulative"]
+        if not (np.isfinite(effects).all() and np.isfinite(cumulative).all()):
+            return None
+        return LawBands(effects, cumulative)
 
     def _classes(self, mixture: Any, views: Views) -> Classes | None:
         """Return the classes with the names of their cells, where every view is one-hot."""

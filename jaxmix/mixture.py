@@ -54,6 +54,13 @@ class EffectLaw:
         """The variance of the class effects."""
         return jnp.sum(self.shares * (self.effects - self.mean[..., None]) ** 2, axis=-1)
 
+    @property
+    def spread(self) -> Float[Array, ""]:
+        """The standard deviation of the class effects; its derivative is 0 where it is 0."""
+        variance = self.variance
+        apart = variance > 0
+        return jnp.where(apart, jnp.sqrt(jnp.where(apart, variance, 1.0)), 0.0)
+
     def share_harmed(self, better: str = "higher") -> Float[Array, ""]:
         """Return the share of people in classes whose *average* effect is harmful.
 

@@ -12,7 +12,9 @@ from jaxtyping import Array
 from jaxmix.columns import listed
 from jaxmix.data import CausalData
 from jaxmix.estimators import baselines, bridge, factorization, spectral, synthetic
+from jaxmix.hierarchy import Verdict, identify
 from jaxmix.inference import drawing, intervals
+from jaxmix.inference.strength import EDGES
 from jaxmix.mixture import EffectLaw
 from jaxmix.moments import Moments
 from jaxmix.status import InputError, settle
@@ -23,11 +25,16 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "bridge": ("by_arm", "pooled"),
     "estimand": ("ATE", "ATT"),
     "better": ("higher", "lower"),
-    "interval": intervals.KINDS,
+    "interval": ("auto", "profile", *intervals.KINDS),
     "resampling": (None, *drawing.KINDS),
     "strata": (None, "arm"),
+    "checks": (True, False),
+    "edge": EDGES,
 }
 """What `fit` takes for each option."""
+
+AUTO = "auto"
+"""Where jaxmix is to choose."""
 
 _CLASS_METHODS = ("factorization", "spectral", "synthetic")
 _MIN_RESAMPLES = 20
@@ -40,7 +47,7 @@ class Estimator:
 
     level: int
     method: str
-    num_classes: int | None
+    num_classes: Any
     form: str
     estimand: str
     better: str
@@ -68,6 +75,7 @@ class Estimator:
             # The mean of the law, so that the class table adds up to the headline.
             out = {"effect": law.mean, "means": means, "shares": law.shares}
             out |= {"effects": law.effects, "harmed": law.share_harmed(self.better)}
+            out |= {"cumulative": jnp.cumsum(law.shares)[:-1], "spread": law.spread}
             out |= {"profile": profile}
             if self.method == "factorization":
                 out |= {"mixture": solution.value}
@@ -111,16 +119,18 @@ def plan(
     num_resamples: Any,
     confidence: float,
 ) -> tuple[Estimator, Estimator | None]:
-    """Check the options against each other; return what to fit, and what beside it."""
+    """Check the options against each other; return what to fit, and what beside it.
+
+    A number of classes that is to be chosen is still `AUTO` in what is returned.
+    """
     for name, value in asked.items():
         if value not in CHOICES[name]:
             choices = ", ".join(repr(choice) for choice in CHOICES[name])
             raise InputError(f"{name} is {value!r}: use one of {choices}")
-    if num_classes == "auto":
-        raise InputError("the number of classes 'auto' is not built yet; give a number")
-    if num_classes is not None and (not _is_whole(num_classes) or num_classes < 1):
+    if num_classes not in (None, AUTO) and (not _is_whole(num_classes) or num_classes < 1):
         raise InputError(
-            f"num_classes (--classes) is {num_classes!r}: give a whole number of at least 1"
+            f"num_classes (--classes) is {num_classes!r}: give a whole number of at least 1, or "
+            "'auto'"
         )
     if not _is_whole(num_resamples) or (num_resamples < _MIN_RESAMPLES and num_resamples != 0):
         raise InputError(
@@ -152,13 +162,21 @@ def plan(
         raise InputError(
             f"the pooled bridge is of level 4, not {level}; use level 4, or the bridge 'by_arm'"
         )
+    if asked["interval"] == "profile" and (level == 4 or method not in ("auto", "factorization")):
+        raise InputError(
+            "interval 'profile' is of maximum-likelihood fits, and "
+            f"{'level 4' if level == 4 else f'method {method!r}'} is none; use the method "
+            "'factorization' at level 2 or 3, or the interval 'percentile'"
+        )
     of_classes = method in _CLASS_METHODS
     wants_classes = level in (2, 3) or (
         level == "auto" and (of_classes or num_classes is not None) and method != "bridge"
     )
     if wants_classes and num_classes is None:
         stated = 2 if level == 2 else 3
-        raise InputError(f"level {stated} needs a number of classes: give num_classes (--classes)")
+        raise InputError(
+            f"level {stated} needs a number of classes: give num_classes (--classes), or 'auto'"
+        )
     if wants_classes and data.covariates:
         names = ", ".join(repr(column.name) for column in data.covariates)
         raise InputError(
@@ -178,6 +196,43 @@ def plan(
     # Level 4 has no classes to be harmed: one value of `better`, so that it compiles once.
     headline = Estimator(4, "bridge", num_classes, asked["bridge"], asked["estimand"], "higher")
     return headline, classes if wants_classes else None
+
+
+def declare(
+    data: CausalData, level: int | str, graph: Any, separable: bool | None = None
+) -> tuple[int | str, Verdict | None]:
+    """Return the level that is claimed: by the user, or by a graph of the table's columns.
+
+    Raises
+    ------
+    InputError
+        For a graph that supports no level that can be fitted, or none as strong as the one asked
+        for.
+    """
+    if graph is None:
+        return level, None
+    verdict = identify(
+        graph,
+        treatment=data.treatment,
+        outcome=data.outcome.name,
+        z=[column.name for column in data.z],
+        x=[column.name for column in data.x],
+        covariates=[column.name for column in data.covariates],
+        separable=separable,
+    )
+    against = "; ".join(str(violation) for violation in verdict.blocked_by)
+    if verdict.fitted_level is None:
+        raise InputError(
+            f"the graph supports no level that can be fitted ({against}); see 'jaxmix identify'"
+        )
+    if level == AUTO:
+        return verdict.fitted_level, verdict
+    if int(level) < verdict.fitted_level:
+        raise InputError(
+            f"level (--level) is {level}, but the graph supports level {verdict.fitted_level} at "
+            f"most ({against}); leave the level out, or see 'jaxmix identify'"
+        )
+    return level, verdict
 
 
 def _is_whole(value: Any) -> bool:

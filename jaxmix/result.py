@@ -7,18 +7,19 @@ import importlib.metadata
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxmix import summary
 from jaxmix.data import CausalData
-from jaxmix.features import cells_like
-from jaxmix.inference.specification import SpecificationTest
-from jaxmix.mixture import EffectLaw, Mixture
+from jaxmix.estimates import Classes, Diagnostics, Estimate, PerClass
+from jaxmix.hierarchy import Verdict
+from jaxmix.inference.bands import LawBands
+from jaxmix.inference.selection import Selection
+from jaxmix.mixture import EffectLaw
 from jaxmix.report import plots
 from jaxmix.report.files import write_whole
 from jaxmix.report.tables import Table
@@ -27,119 +28,7 @@ from jaxmix.status import EstimateError, InputError, Status
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-
-class Estimate(NamedTuple):
-    """A number with its standard error and interval (None where there is none)."""
-
-    value: float
-    se: float | None = None
-    interval: tuple[float, float] | None = None
-
-
-class PerClass(NamedTuple):
-    """Numbers beside an effect law: ``shares`` and ``effects``, ``(k,)`` or ``(k, 2)``."""
-
-    shares: np.ndarray
-    effects: np.ndarray
-
-
-@dataclasses.dataclass(frozen=True)
-class Diagnostics:
-    """What there is to know about how far an estimate can be trusted.
-
-    Attributes
-    ----------
-    arm_sizes
-        Rows by arm.
-    num_features
-        Features of z and of x.
-    rank
-        The rank that was used.
-    singular_values
-        Singular values of E[z x | T=t] by arm, largest first ("all" when pooled); covariates
-        partialled out.
-    proxy_strength
-        Effective F of the smallest of them that was used, by arm: its square over what sampling
-        noise alone would make of it; below 10 the proxies count as weak.
-    gap, condition
-        Level 3 by the spectral operator: the smallest distance of eigenvalues in units of the
-        outcome's range, and the condition of the class profiles.
-    starts
-        Factorization: how the solver fared; ``num_starts`` of them, ``num_agree`` at the best
-        optimum, ``runner_up`` the gap to the next one in log-likelihood units.
-    repairs
-        Named sizes of what was repaired to get numbers: ``share_repair``, ``imaginary``.
-    specification
-        Test of the specification, or why there is none.
-    num_resamples, resampling
-        How many resamples, and of which kind (None without).
-    failed
-        Resamples without an estimate, by status.
-    out_of_range
-        Resamples whose estimate was out of range; they are kept in the intervals.
-    ambiguous
-        Resamples whose classes did not match those of the estimate one to one.
-    """
-
-    arm_sizes: Mapping[str, int]
-    num_features: Mapping[str, int]
-    rank: int
-    singular_values: Mapping[str, tuple[float, ...]]
-    proxy_strength: Mapping[str, float]
-    specification: SpecificationTest
-    gap: float | None = None
-    condition: float | None = None
-    repairs: Mapping[str, float] = dataclasses.field(default_factory=dict)
-    starts: Mapping[str, float] = dataclasses.field(default_factory=dict)
-    num_resamples: int = 0
-    resampling: str | None = None
-    failed: Mapping[str, int] = dataclasses.field(default_factory=dict)
-    out_of_range: int = 0
-    ambiguous: int = 0
-
-    @property
-    def num_failed(self) -> int:
-        """Resamples without an estimate."""
-        return sum(self.failed.values())
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Classes:
-    """The fitted classes with the names of the cells their profiles speak of.
-
-    Attributes
-    ----------
-    mixture
-        Shares, means and profiles (`jaxmix.Mixture`).
-    arms
-        Labels of the arms.
-    z_cells, x_cells
-        Joint values of the columns behind each feature of z and of x.
-    outcome_values
-        The outcome behind each of its features.
-    """
-
-    mixture: Mixture
-    arms: tuple[str, ...]
-    z_cells: Sequence[tuple[str, ...]]
-    x_cells: Sequence[tuple[str, ...]]
-    outcome_values: np.ndarray
-
-    def posterior(self, data: CausalData) -> np.ndarray:
-        """Return ``P(U=u | row)``, ``(n, k)``; NaN where a row is impossible under the fit."""
-        if strange := [arm for arm in data.arms if arm not in self.arms]:
-            raise InputError(f"arm {strange[0]!r} of {data.treatment!r} is not in the fit")
-        values = data.outcome.values
-        y = (values[:, None] == self.outcome_values).astype(float)
-        if (y.sum(1) == 0).any():
-            bad = values[y.sum(1) == 0][0]
-            raise InputError(f"outcome {data.outcome.name!r} = {bad:g} does not occur in the fit")
-        with jax.enable_x64(True):
-            t = np.array([self.arms.index(arm) for arm in data.arms])[data.t]
-            z = cells_like("z", data.z, self.z_cells)
-            x = cells_like("x", data.x, self.x_cells)
-            rows = (jnp.asarray(part) for part in (t, z, x, y))
-            return np.asarray(self.mixture.posterior(*rows))
+    from jaxmix.inference.sensitivity import Sensitivity
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -159,6 +48,18 @@ class Result:
         fitted or level 3 had to be withdrawn.
     share_harmed
         Share of people in classes whose average effect is harmful; None without a law.
+    spread
+        Standard deviation of the class effects; None without a law.
+    bands
+        Intervals of the law's distribution function (`jaxmix.inference.bands.LawBands`), and
+        which classes are resolved; None without intervals.
+    sensitivity
+        Bounds where level 3's assumption fails (`jaxmix.sensitivity.Sensitivity`), or None;
+        `untested` then says why.
+    selection
+        How the number of classes was chosen, where it was.
+    verdict
+        What the graph says, where one was given.
     status, warnings
         What became of the estimate, and what to know.
     diagnostics
@@ -193,6 +94,12 @@ class Result:
     law_interval: PerClass | None
     share_harmed: Estimate | None
     diagnostics: Diagnostics
+    spread: Estimate | None = None
+    bands: LawBands | None = None
+    sensitivity: Sensitivity | None = None
+    untested: str = ""
+    selection: Selection | None = None
+    verdict: Verdict | None = None
     conditional: Result | None = None
     classes: Classes | None = None
 
@@ -201,6 +108,27 @@ class Result:
         """What the headline number is: ATE, ATT, or the pooled form's coefficient."""
         pooled = self.level == 4 and self.bridge == "pooled"
         return "coefficient of treatment" if pooled else self.estimand
+
+    def cdf(self, value: float) -> Estimate:
+        """Return the share of people in classes whose average effect is at most `value`."""
+        law = self._fitted_law()
+        ends = None if self.bands is None else self.bands.cdf(value)
+        return Estimate(float(law.cdf(value)), None, ends)
+
+    def quantile(self, level: float) -> Estimate:
+        """Return the smallest class effect whose cumulative share reaches `level`, in (0, 1]."""
+        if not 0 < level <= 1:
+            raise InputError(f"level is {level!r}: give a number above 0 and at most 1")
+        law = self._fitted_law()
+        ends = None if self.bands is None else self.bands.quantile(level)
+        return Estimate(float(law.quantile(level)), None, ends)
+
+    def _fitted_law(self) -> EffectLaw:
+        if self.law is None:
+            raise InputError(
+                "there is no effect law: fit level 3 or 2 with num_classes (--classes)"
+            )
+        return self.law
 
     def raise_if_failed(self) -> Result:
         """Return the result, or raise `EstimateError` where its status is not usable."""
@@ -248,6 +176,13 @@ class Result:
             "share_harmed": None
             if self.share_harmed is None
             else _estimate_dict(self.share_harmed),
+            "spread": None if self.spread is None else _estimate_dict(self.spread),
+            "selection": self.selection and self.selection.to_dict(),
+            "verdict": self.verdict and self.verdict.to_dict(),
+            "sensitivity": self.sensitivity and self.sensitivity.to_dict(),
+            "unresolved_classes": None
+            if self.bands is None
+            else [[u + 1 for u in group] for group in self.bands.groups if len(group) > 1],
             "diagnostics": dataclasses.asdict(self.diagnostics)
             | {"bridge": self.bridge, "missing": dict(self.missing), "confidence": self.confidence},
         }
@@ -309,6 +244,8 @@ class Result:
         rows += [(f"E[Y({arm})]", estimate) for arm, estimate in self.potential_means.items()]
         if self.share_harmed is not None:
             rows.append(("share_harmed", self.share_harmed))
+        if self.spread is not None:
+            rows.append(("spread", self.spread))
         rows += [
             (f"{name}[{u + 1}]", estimate)
             for name in ("share", "effect")

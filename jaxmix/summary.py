@@ -8,7 +8,8 @@ from jaxmix.report.tables import Table, interval, number
 from jaxmix.status import Status
 
 if TYPE_CHECKING:
-    from jaxmix.result import Estimate, Result
+    from jaxmix.estimates import Estimate
+    from jaxmix.result import Result
 
 _CAVEAT_POOLED = (
     "Pooled form: treatment enters once, linearly. The coefficient is the effect only if the "
@@ -34,8 +35,11 @@ _ASSUMES = {
 def tables(result: Result) -> list[Table]:
     """Return the effect, the classes where there are any, and the diagnostics."""
     parts = [_effect_table(result)]
+    if result.selection is not None:
+        parts.append(result.selection.table_with_reasons())
     if result.level < 4 and result.law is not None:
         parts.append(_class_table(result))
+        parts += _sensitivity_tables(result)
     parts.append(_diagnostic_table(result))
     if result.conditional is not None:
         parts.append(Table("Beside it, conditional on X not affecting Y:"))
@@ -94,6 +98,10 @@ def _class_table(result: Result) -> Table:
             f"Share of people in classes whose average effect is harmful ({worse} "
             f"{result.outcome}): {shown}."
         )
+    if result.spread is not None:
+        shown = " ".join([number(result.spread.value), interval(result.spread.interval)])
+        notes.append(f"Standard deviation of the class effects: {shown.strip()}.")
+    notes += _unresolved(result)
     people = "the treated" if result.estimand == "ATT" else "everybody"
     return Table(
         f"Hidden classes among {people}, by increasing effect",
@@ -101,6 +109,48 @@ def _class_table(result: Result) -> Table:
         rows,
         notes,
     )
+
+
+def _unresolved(result: Result) -> list[str]:
+    """Say which classes the data do not tell apart, and what they are together."""
+    notes = []
+    law, bands = result.law, result.bands
+    assert law is not None
+    for group in () if bands is None else bands.groups:
+        if len(group) == 1:
+            continue
+        share = float(sum(law.shares[u] for u in group))
+        mean = float(sum(law.shares[u] * law.effects[u] for u in group)) / share if share else 0.0
+        named = ", ".join(str(u + 1) for u in group[:-1]) + f" and {group[-1] + 1}"
+        notes.append(
+            f"Classes {named} are not resolved: the intervals of their effects overlap. Read them "
+            f"as one, with share {number(share)} and average effect {number(mean)}."
+        )
+    return notes
+
+
+def _sensitivity_tables(result: Result) -> list[Table]:
+    """Return the bounds where level 3's assumption fails, or the reason why there are none."""
+    if result.sensitivity is not None:
+        return [result.sensitivity.table(kind) for kind in ("bounds", "intervals")]
+    if not result.untested:
+        return []
+    return [Table("Sensitivity", notes=[f"Does not apply: {result.untested}."])]
+
+
+_INTERVALS = {
+    "profile": "profile likelihood; of the share harmed, those of the classes projected",
+    "percentile": "percentiles of the resamples",
+    "basic": "basic bootstrap",
+    "normal": "normal, by the standard errors",
+    "studentized": "studentized bootstrap",
+    "bca": "bootstrap, corrected for bias and skewness (BCa)",
+}
+_TESTS = {
+    "arms": "Equal classes across arms",
+    "z_to_t": "Level 2 inside level 3 (Z does not affect T within a class)",
+    "range": "Closed-form estimate within range",
+}
 
 
 def _diagnostic_table(result: Result) -> Table:
@@ -140,20 +190,30 @@ def _diagnostic_table(result: Result) -> Table:
     if repaired:
         sizes = ", ".join(f"{name} {number(size, 3)}" for name, size in repaired.items())
         notes.append(f"Repaired to get these numbers: {sizes}.")
+    if d.complex_spectra is not None:
+        share = number(100 * d.complex_spectra, 3)
+        notes.append(f"Spectra: complex in {share} % of resamples.")
     notes.append(f"Specification test: {d.specification}.")
+    notes += [f"{_TESTS[name]}: {test}." for name, test in d.tests.items()]
+    if d.influential:
+        top = d.influential[0]
+        rows = f"row {top.row + 1:,}" + (f" and {top.copies - 1:,} like it" * (top.copies > 1))
+        notes.append(
+            f"Most influential: {rows}; without, the estimate would change by about "
+            f"{number(top.change, 3)}."
+        )
     if d.num_resamples:
         failed = "none failed"
         if d.num_failed:
             causes = ", ".join(f"{name} {count}" for name, count in d.failed.items())
             failed = f"{d.num_failed} failed and are left out ({causes})"
-        text = f"Intervals: {d.num_resamples:,} {d.resampling} resamples, {failed}"
+        text = f"Resamples: {d.num_resamples:,} {d.resampling}, {failed}"
         if d.out_of_range:
             text += f"; {d.out_of_range} out of range, kept"
         if d.ambiguous:
             text += f"; {d.ambiguous} with ambiguous classes"
         notes.append(text + f"; seed {result.seed}.")
-    else:
-        notes.append("Intervals: normal, from influence functions (no resampling).")
+    notes.append(f"Intervals: {_INTERVALS[d.interval]}.")
     return Table("Diagnostics", notes=notes)
 
 

@@ -15,17 +15,20 @@ from jaxtyping import Array
 
 from jaxmix.diagnose import errors_of
 from jaxmix.features import Views
-from jaxmix.inference import intervals, resampling
-from jaxmix.moments import Moments
+from jaxmix.inference import intervals, profile, resampling
+from jaxmix.inference.ranks import is_unweighted
+from jaxmix.moments import Moments, from_rows
 from jaxmix.plan import Estimator
 from jaxmix.status import NO_ESTIMATE, Status
 
-_NUMBERS = ("effect", "means", "naive", "shares", "effects")  # with errors by differentiation
+# With errors by differentiation.
+_NUMBERS = ("effect", "means", "naive", "shares", "effects", "cumulative", "spread")
 _DRAWN = (*_NUMBERS, "harmed", "profile", "status")
 _CORRECTED = ("studentized", "bca")  # for skewness, by influence functions
 _WORDS = {
     "effect": "the average effect", "means": "a mean outcome", "naive": "the difference in means",
-    "shares": "a share", "effects": "a class effect", "harmed": "the share harmed",
+    "shares": "a share", "effects": "a class effect", "cumulative": "the share of several classes",
+    "spread": "the spread of the class effects",
 }  # fmt: skip
 
 
@@ -106,16 +109,27 @@ def uncertainty(
     InputError
         For strata with clusters that lie in several of them.
     """
+    kind = settings.interval
+    if kind in ("auto", "profile"):
+        # What has no likelihood of its own has percentiles: the bridge, the naive difference.
+        plain = uncertainty(
+            estimator, views, point, context, dataclasses.replace(settings, interval="percentile")
+        )
+        if not has_likelihood(estimator, views):
+            return plain
+        return _by_profile(estimator, views, context, settings.confidence, plain)
     strata = views.t if settings.strata == "arm" else None
     numbers = Partial(_Part(estimator, _NUMBERS), **context)
-    confidence, kind = settings.confidence, settings.interval
+    confidence = settings.confidence
     if not settings.num_resamples:
         if strata is None:
             errors = _on_host(errors_of(numbers, views))
         else:
             errors = _on_host(resampling.spread(numbers, views, _NUMBERS, strata)[0])
-        return Uncertainty(errors, _normal(point, errors, confidence), {})
+        tally = {"interval": "normal"}
+        return Uncertainty(errors, _normal(point, errors, confidence), tally)
     draws, draws_se, tally = _resample(estimator, views, point, context, settings, strata)
+    tally["interval"] = kind
     if 2 * len(draws["effect"]) < settings.num_resamples:
         return Uncertainty({}, {}, tally)
     errors = {name: values.std(axis=0, ddof=1) for name, values in draws.items()}
@@ -127,8 +141,10 @@ def uncertainty(
         se, skew = _on_host(resampling.spread(numbers, views, _NUMBERS, strata))
     bounds = {}
     for name, values in draws.items():
+        if name == "harmed":
+            continue  # a step function: its interval is that of the classes, projected
         ends = intervals.interval(
-            "percentile" if name == "harmed" else kind,
+            kind,
             jnp.asarray(values),
             point[name],
             confidence,
@@ -138,6 +154,45 @@ def uncertainty(
         )
         bounds[name] = np.stack([ends.lower, ends.upper], axis=-1)
     return Uncertainty(errors, bounds, tally, _notes(bounds, kind))
+
+
+def has_likelihood(estimator: Estimator, views: Views) -> bool:
+    """Whether the fit is one of maximum likelihood, of a random sample."""
+    is_table = views.num_shared == 0 and views.onehot_y
+    sample = not views.num_clusters and is_unweighted(views)
+    return estimator.method == "factorization" and is_table and sample
+
+
+def _by_profile(
+    estimator: Estimator,
+    views: Views,
+    context: dict[str, Any],
+    confidence: float,
+    plain: Uncertainty,
+) -> Uncertainty:
+    """Return the same with profile-likelihood intervals in place of others."""
+    k = estimator.num_classes
+    assert k is not None
+    found = profile.intervals(
+        from_rows(views), k, context["start"],
+        level=estimator.level, estimand=estimator.estimand, confidence=confidence,
+    )  # fmt: skip
+    named = found._asdict()
+    settled, excess = bool(named.pop("settled")), float(named.pop("excess"))
+    bounds = plain.bounds | {name: np.asarray(ends) for name, ends in named.items()}
+    notes = plain.notes
+    if not settled:
+        notes += (
+            "an end of a profile-likelihood interval was not found to its tolerance; the interval "
+            "shown there is a little too wide",
+        )
+    if excess > 0:
+        notes += (
+            f"looking for intervals met a better fit (by {excess:.2g} in log-likelihood): the "
+            "estimate is not the maximum; use another seed",
+        )
+    tally = plain.tally | {"interval": "profile"}
+    return dataclasses.replace(plain, bounds=bounds, tally=tally, notes=notes)
 
 
 def _on_host(values: Any) -> Any:
@@ -201,6 +256,11 @@ def _resample(
         for values in (draws, draws_se):
             for name in values.keys() & {"shares", "effects"}:
                 values[name] = jnp.take_along_axis(values[name], order, axis=1)
+        draws["cumulative"] = jnp.cumsum(draws["shares"], axis=1)[:, :-1]
+        if "cumulative" in draws_se:
+            # Known where the classes of the resample came in the order of the estimate.
+            same = jnp.all(order == jnp.arange(order.shape[1]), axis=1)[:, None]
+            draws_se["cumulative"] = jnp.where(same, draws_se["cumulative"], jnp.nan)
         ambiguous = np.asarray(unclear)
     failed = collections.Counter(Status(int(s)).name for s in statuses[~usable])
     tally = {

@@ -68,6 +68,23 @@ class LawBands:
         lower, upper = self.cdf(0.0)
         return 1 - upper, 1 - lower
 
+    @property
+    def groups(self) -> tuple[tuple[int, ...], ...]:
+        """The classes, those together that are not resolved.
+
+        Neighbours are not resolved where the intervals of their effects overlap: then the data
+        do not say that they respond differently.
+        """
+        groups: list[tuple[int, ...]] = []
+        reach = -np.inf
+        for u, (lower, upper) in enumerate(self.effects):
+            if groups and lower <= reach:
+                groups[-1] += (u,)
+            else:
+                groups.append((u,))
+            reach = max(reach, upper)
+        return tuple(groups)
+
     def _ends(self, num_classes: int) -> np.ndarray:
         """Return the interval of the share of the first classes."""
         if num_classes == 0:

@@ -109,9 +109,10 @@ class Selection:
 
     def summary(self) -> str:
         """Return the selection as text."""
-        return self._full().text()
+        return self.table_with_reasons().text()
 
-    def _full(self) -> Table:
+    def table_with_reasons(self) -> Table:
+        """Return the candidates, and under them the reasons and doubts."""
         heading = "The evidence is thin: " if self.thin else ""
         notes = [*self.reasons, *(heading + doubt for doubt in self.doubts)]
         return dataclasses.replace(self.table, notes=[note + "." for note in notes])
@@ -123,7 +124,7 @@ class Selection:
         return self.summary()
 
     def _repr_html_(self) -> str:
-        return self._full().html()
+        return self.table_with_reasons().html()
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain numbers, text and None."""

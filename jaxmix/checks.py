@@ -1,0 +1,135 @@
+"""What else speaks for or against a result of levels 2 and 3: tests, spectra, sensitivity."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from jaxmix.estimators import spectral
+from jaxmix.features import Views
+from jaxmix.inference import resampling, specification
+from jaxmix.inference.ranks import is_unweighted
+from jaxmix.inference.specification import SpecificationTest
+from jaxmix.inference.subject import MAX_MOMENTS
+from jaxmix.moments import Moments, from_rows
+from jaxmix.plan import Estimator
+from jaxmix.status import Status
+
+if TYPE_CHECKING:
+    from jaxmix.inference.sensitivity import Sensitivity
+
+_STRENGTHS = (0.0, 0.05, 0.1, 0.2, 0.4)  # of an edge to the outcome, in units of its range
+_SPECTRA = 200  # resamples that say how often a spectrum is complex
+_MOST_CELLS = 512  # of a table for which bounds are searched unasked
+
+
+@dataclasses.dataclass(frozen=True)
+class Checks:
+    """What was checked.
+
+    Attributes
+    ----------
+    tests
+        By name, as in `jaxmix.estimates.Diagnostics`.
+    complex_spectra
+        Share of resamples whose operators have complex eigenvalues, or None.
+    sensitivity
+        Bounds where level 3's assumption fails, or None.
+    untested
+        Why there are no such bounds; empty where there are.
+    """
+
+    tests: Mapping[str, SpecificationTest]
+    complex_spectra: float | None
+    sensitivity: Sensitivity | None
+    untested: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Spectrum:
+    """Whether the operators of the arms have complex eigenvalues."""
+
+    num_classes: int
+
+    def __call__(self, moments: Moments) -> Array:
+        return spectral.solve(moments, self.num_classes).status == Status.COMPLEX_SPECTRUM
+
+
+def checks(
+    estimator: Estimator,
+    views: Views,
+    point: dict[str, Any],
+    *,
+    edge: str,
+    confidence: float,
+    num_resamples: int,
+    seed: int,
+    unit: str,
+) -> Checks:
+    """Run the further tests of a result of level 2 or 3, and bound what it rests on.
+
+    Parameters
+    ----------
+    estimator, views, point
+        What was estimated, the rows, and its output on them.
+    edge
+        ``"x_to_y"`` or ``"z_to_y"``: the assumption that the bounds relax.
+    confidence, num_resamples, seed
+        As in `jaxmix.fit`.
+    unit
+        What the outcome is called.
+    """
+    from jaxmix.inference import sensitivity  # TODO
+    k, level = estimator.num_classes, estimator.level
+    assert k is not None
+    moments = from_rows(views)
+    tests = {}
+    if moments.is_table or moments.tensor.size <= MAX_MOMENTS:
+        tests["z_to_t"] = specification.nested_test(views, k, seed=seed)
+        if level == 3:
+            tests["arms"] = specification.arms_test(views, k, seed=seed)
+            tests["range"] = specification.range_test(views, k)
+    spectra = None
+    if num_resamples:
+        drawn = resampling.bootstrap(
+            _Spectrum(k),
+            views,
+            key=jax.random.key(seed),
+            num_resamples=min(num_resamples, _SPECTRA),
+        )
+        spectra = float(jnp.mean(drawn))
+    reason = sensitivity.does_not_apply(moments)
+    if not reason and (views.num_clusters or not is_unweighted(views)):
+        reason = "sensitivity bounds are for a random sample, without clusters or sampling weights"
+    if not reason and estimator.estimand == "ATT":
+        reason = "sensitivity bounds are of effects on everybody, and the estimand is the ATT"
+    if not reason and moments.tensor.size > _MOST_CELLS:
+        reason = (
+            f"the table has {moments.tensor.size:,} cells, and bounds are searched unasked for up "
+            f"to {_MOST_CELLS}; jaxmix.sensitivity.bounds takes any table"
+        )
+    if reason:
+        return Checks(tests, spectra, None, reason)
+    span = float(moments.range_y[1] - moments.range_y[0])
+    bounds = sensitivity.bounds(
+        moments,
+        k,
+        [span * strength for strength in _STRENGTHS],
+        edge=edge,
+        key=jax.random.fold_in(jax.random.key(seed), 2**31 - 2),
+        confidence=confidence,
+        start=_as_jax(point.get("mixture")),
+        better=estimator.better,
+        unit=unit,
+    )
+    return Checks(tests, spectra, bounds)
+
+
+def _as_jax(mixture: Any) -> Any:
+    """Return a fitted mixture as device arrays, or None."""
+    return None if mixture is None else jax.tree.map(jnp.asarray, mixture)
