@@ -197,6 +197,14 @@ WRONG = {
         changed((ESTIMATORS, '["em"]'), end="[intervals]\nkind = 'delta'\n"), "kind = 'delta'",
         ["em", "no derivatives", "bootstrap"],
     ),
+    "no derivatives for the acceleration": (
+        changed((ESTIMATORS, '["em"]'), end="[intervals]\nkind = 'bca'\n"), "kind = 'bca'",
+        ["em", "no derivatives", "'bca'", "bootstrap"],
+    ),
+    "no table to resample by any kind": (
+        changed(*GAUSSIAN, end="[intervals]\nkind = 'basic'\n"), "kind = 'basic'",
+        ["gaussian", "delta"],
+    ),
     "no table to resample": (
         changed(*GAUSSIAN, end="[intervals]\nkind = 'bootstrap'\n"), "kind = 'bootstrap'",
         ["gaussian", "delta"],
