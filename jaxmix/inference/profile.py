@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxmix.estimators import table
@@ -88,6 +89,7 @@ class _Task(NamedTuple):
     order: Int[Array, " k"]
     which: Int[Array, ""]
     sign: Array
+    variance: Array
     limits: Float[Array, " 2"]
     root: Array
 
@@ -157,20 +159,25 @@ def intervals(
     """
     model = Model(k, level, moments.tensor.shape[0], estimand)
     cells = jax.lax.stop_gradient(cells_of(moments, level))
-    factors = _polish(cells, Factors(*start))
+    factors = Factors(*start)
     mixture = mixture_of(factors, moments.value_y, level, model.num_arms)
     order = jnp.argsort(mixture.effects())
     limits = _limits(model, moments.range_y)
     root = jnp.asarray(NormalDist().inv_cdf(0.5 + confidence / 2), cells.dtype)
 
-    def one_end(index: Array, sign: Array, own: Array) -> tuple[Array, Array, Array]:
-        task = _Task(cells, factors, moments.value_y, order, index, sign, own, root)
+    variances = _variances(cells, factors, moments.value_y, order, model)
+
+    def one_end(index: Array, sign: Array) -> tuple[Array, Array, Array]:
+        task = _Task(
+            cells, factors, moments.value_y, order, index, sign, variances[index], limits[index],
+            root,
+        )  # fmt: skip
         return _compiled(model)(task)
 
     both = jnp.array([-1.0, 1.0], cells.dtype)
     ends, settled, excess = jax.vmap(
-        lambda index, own: jax.vmap(lambda sign: one_end(index, sign, own))(both)
-    )(jnp.arange(len(limits)), limits)
+        lambda index: jax.vmap(lambda sign: one_end(index, sign))(both)
+    )(jnp.arange(len(limits)))
     a = model.num_arms
     effect, means, shares, effects, inner, variance = jnp.split(
         ends, np.cumsum([1, a, k, k, max(k - 3, 0)])
@@ -209,20 +216,6 @@ def _numbers(factors: Factors, value_y: Array, order: Array, model: Model) -> Fl
     return jnp.concatenate(parts)
 
 
-def _polish(cells: Cells, factors: Factors) -> Factors:
-    def step(factors: Factors, damping: Array, exact: Array) -> tuple[Factors, Array]:
-        return table.newton_step(cells, factors, damping, exact)[:2]
-
-    return _minimise(cells, step, functools.partial(table.deviance, cells), factors, 1e-9)
-
-
-def _minimise(cells: Cells, step: Any, loss: Any, factors: Factors, tolerance: float) -> Factors:
-    noise = 2 * jnp.finfo(cells.dtype).eps * cells.sum()
-    rule = damped(step, table.retract, exact_below=_EXACT_BELOW, noise=noise)
-    found: Factors = minimise(loss, factors, rule, tolerance=tolerance, max_steps=_STEPS).params
-    return found
-
-
 @functools.lru_cache(maxsize=256)
 def _compiled(model: Model) -> Any:
     # Ends that need many steps hold up their own chunk alone.
@@ -245,9 +238,7 @@ def _find_end(task: _Task, *, model: Model) -> tuple[Array, Array, Array]:
     resolution = jnp.sqrt(jnp.finfo(span.dtype).eps) * span
     limit = jnp.where(task.sign > 0, task.limits[1], task.limits[0])
     # An estimate at a bound has no variance: a first guess of the scale then.
-    variance = jnp.maximum(
-        _variance(cells, start, slope_of(start)), (1e-3 * span) ** 2 / jnp.maximum(cells.sum(), 1.0)
-    )
+    variance = jnp.maximum(task.variance, (1e-3 * span) ** 2 / jnp.maximum(cells.sum(), 1.0))
     stiffness = jnp.sqrt(_STIFFNESS / variance)
 
     def pulled(factors: Factors, distance: Array) -> tuple[Factors, Array, Array]:
@@ -265,7 +256,9 @@ def _find_end(task: _Task, *, model: Model) -> tuple[Array, Array, Array]:
         def loss(factors: Factors) -> Array:
             return table.deviance(cells, factors) - base + residual(factors) ** 2 / 2
 
-        factors = _minimise(cells, step, loss, factors, _TOLERANCE)
+        noise = 2 * jnp.finfo(cells.dtype).eps * cells.sum()
+        rule = damped(step, table.retract, exact_below=_EXACT_BELOW, noise=noise)
+        factors = minimise(loss, factors, rule, tolerance=_TOLERANCE, max_steps=_STEPS).params
         return factors, table.deviance(cells, factors) - base, number(factors)
 
     def body(search: _Search) -> _Search:
@@ -320,10 +313,24 @@ def _next(search: _Search, root: Array, first: Array) -> Array:
     return jnp.where(met, search.low + share * width, outwards)
 
 
-def _variance(cells: Cells, factors: Factors, slope: Factors) -> Array:
-    """Return ``slope' H^-1 slope`` over the probabilities that are not at a bound."""
-    still = jnp.zeros((), cells.dtype)
-    pull = Pull(jnp.ones((), cells.dtype), slope)
-    _, gain, _ = table.newton_step(cells, factors, still, jnp.asarray(False), pull)
-    ratio = jnp.clip(2 * gain, 0.0, 0.5)
-    return ratio / (1 - ratio)
+def _variances(
+    cells: Cells, factors: Factors, value_y: Array, order: Array, model: Model
+) -> Float[Array, " m"]:
+    """Return the variances by Fisher's information, with probabilities at 0 held there.
+
+    They set the scale of the search and nothing else, so that directions in which the likelihood
+    is flat may be left out.
+    """
+    vector, unravel = ravel_pytree(factors)
+    p = table.model(factors).reshape(-1)
+    free = vector > 0
+    slope = jax.jacfwd(lambda v: table.model(unravel(v)).reshape(-1))(vector)
+    root = jnp.where(p > 0, jnp.where(p > 0, p / cells.sum(), 1.0) ** -0.5, 0.0)
+    slope = jnp.where(free, slope * root[:, None], 0.0)
+    size = jnp.linalg.norm(slope, axis=0)
+    size = jnp.where(size > 0, size, 1.0)
+    values, vectors = jnp.linalg.eigh((slope / size).T @ (slope / size))
+    kept = values > jnp.sqrt(jnp.finfo(p.dtype).eps)
+    own = jax.jacrev(lambda v: _numbers(unravel(v), value_y, order, model))(vector)
+    along = (jnp.where(free, own, 0.0) / size) @ vectors
+    return jnp.sum(jnp.where(kept, along**2 / jnp.where(kept, values, 1.0), 0.0), axis=1)
