@@ -268,11 +268,11 @@ def _by_criterion(
     below = candidates[k - 2].ratio_p_value if k > 1 else None
     if below is not None:
         told = f"the likelihood ratio of {k - 1} against {_classes(k)} has p = {_p(below)}"
-        (reasons if below < size else doubts).append(told)
+        (reasons if below <= size else doubts).append(told)
     if own.ratio_p_value is not None:
         told = f"the likelihood ratio of {k} against {_classes(k + 1)} has p = "
         told += _p(own.ratio_p_value)
-        (doubts if own.ratio_p_value < size else reasons).append(told)
+        (doubts if own.ratio_p_value <= size else reasons).append(told)
     if own.aic is not None:
         by_aic = min((c.aic, c.num_classes) for c in candidates if c.aic is not None)[1]
         if by_aic != k:

@@ -221,16 +221,17 @@ def likelihood_ratio(
     table = _layout(cells, level)
     a = cells.shape[0]
     n = table.sum()
+    of_starts = jax.random.fold_in(key, 2**31 - 1)  # apart from the keys of the resamples
     if null is None:
-        null = _maximum(table, k, key, level, a, 33)[0]
+        null = _maximum(table, k, of_starts, level, a, 33)[0]
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(num_resamples))
     drawn = multinomial(keys, n, model(null).reshape(-1)).reshape(-1, *table.shape)
     # The data are one more table, so that they are searched exactly as the resamples are.
     tables = jnp.concatenate([table[None], drawn.astype(table.dtype)])
 
     def ratio(table: Cells) -> Array:
-        small = _maximum(table, k, key, level, a, 1, null)[0]
-        large = _maximum(table, k + 1, key, level, a, num_starts)[0]
+        small = _maximum(table, k, of_starts, level, a, 1, null)[0]
+        large = _maximum(table, k + 1, of_starts, level, a, num_starts)[0]
         gain = deviance(table, small) - deviance(table, large)
         return 2 * jnp.where(gain > 0, gain, 0.0)  # a search that failed has gained nothing
 

@@ -234,7 +234,7 @@ def _fit_table(cells: Cells, context: Context) -> list[Candidate]:
         for i in (best - 1, best) if near else (best,):
             if i + 1 < len(found):
                 test = criteria.likelihood_ratio(
-                    cells, i + 1, key=jax.random.fold_in(key, -i - 1), null=fits[i].factors,
+                    cells, i + 1, key=jax.random.fold_in(jax.random.fold_in(key, 0), i), null=fits[i].factors,
                     num_resamples=context.num_resamples, **own,
                 )  # fmt: skip
                 found[i] = found[i]._replace(
