@@ -10,11 +10,21 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from jaxmix.inference.strength import AGREE, FIT_SLACK, Classes, Found, Search, relabel, search
+from jaxmix.inference.strength import (
+    AGREE,
+    FIT_SLACK,
+    Found,
+    Parts,
+    Search,
+    normalise,
+    relabel,
+    search,
+)
 from jaxmix.status import Status
 
-_SPREAD = 0.3  # of the logarithms of disturbed starts; every other one has three times as much
+_SPREAD = 0.6  # of the logarithms of disturbed probabilities; every other start has three times it
 _UNLIMITED = 1e30
+_WIDE_ROOM, _NARROW_ROOM = 3e-3, 0.3  # log-likelihood units: per row, and in all
 
 
 class Problem(NamedTuple):
@@ -56,11 +66,11 @@ class _Ends(NamedTuple):
     """Where the searches of all jobs ended: the smallest values so far, and the mixtures."""
 
     least: np.ndarray
-    mixtures: Classes
+    mixtures: Parts
 
 
 def sweep(
-    problem: Problem, reference: Classes, strengths: np.ndarray, slack: float, key: Array
+    problem: Problem, reference: Parts, strengths: np.ndarray, slack: float, key: Array
 ) -> Iterator[tuple[Extremes, Extremes, float]]:
     """Yield bounds, intervals and the best deviance so far, at increasing strengths.
 
@@ -102,39 +112,53 @@ def sweep(
 
 def _run(
     problem: Problem,
-    starts: list[Classes],
+    starts: list[Parts],
     jobs: np.ndarray,
     fit_weight: float,
     limit: float,
     strength: float,
 ) -> Found:
-    """Search from all starts of all jobs; the axis of jobs runs fastest."""
-    goal = jnp.asarray(np.tile(jobs, (len(starts), 1)))
-    numbers = (jnp.full(len(goal), number) for number in (fit_weight, limit, strength))
-    every = jax.tree.map(lambda *parts: jnp.concatenate(parts), *starts)
-    return search(every, Search(goal, *numbers), problem.cells, problem.values, problem.edge)
+    """Search from all starts of all jobs, those of a job side by side."""
+    every = jax.tree.map(lambda *parts: _side_by_side(*parts), *starts)
+    goal = jnp.asarray(np.repeat(jobs, len(starts), axis=0))
+    weight, most, top = (jnp.full(len(goal), one) for one in (fit_weight, limit, strength))
+    narrow = jnp.arange(len(goal)) % len(starts) % 2 == 1
+    wide = jnp.maximum(_WIDE_ROOM * problem.cells.sum(), _NARROW_ROOM)
+    room = jnp.where(narrow, _NARROW_ROOM, wide)
+    return search(
+        every,
+        Search(goal, weight, most, top, room),
+        problem.cells,
+        problem.values,
+        problem.edge,
+        len(starts),
+    )
+
+
+def _side_by_side(*parts: Array) -> Array:
+    return jnp.stack(parts, axis=1).reshape(-1, *parts[0].shape[1:])
 
 
 def _extremes(
     problem: Problem,
     jobs: np.ndarray,
-    starts: list[Classes],
+    starts: list[Parts],
     limit: float,
     strength: float,
     before: _Ends,
 ) -> tuple[Extremes, _Ends]:
     found = _run(problem, starts, jobs, 0.0, limit, strength)
-    by_start = (len(starts), len(jobs))
-    goal = np.tile(jobs, (len(starts), 1))
-    reached = np.sum(np.asarray(found.functionals) * goal, axis=1)
-    kept = np.asarray(found.feasible) & np.isfinite(reached)
-    reached = np.where(kept, reached, np.inf).reshape(by_start)
-    least, winner = reached.min(0), reached.argmin(0)
+    by_job = (len(jobs), len(starts))
+    values = np.asarray(found.functionals).reshape(*by_job, -1)
+    reached = np.einsum("jsm,jm->js", values, jobs)
+    kept = np.asarray(found.feasible).reshape(by_job) & np.isfinite(reached)
+    reached = np.where(kept, reached, np.inf)
+    least, winner = reached.min(1), reached.argmin(1)
     some = np.isfinite(least)
-    agree = np.asarray(found.converged).reshape(by_start) & (reached <= least + AGREE)
-    broken = ~np.isfinite(np.asarray(found.deviance)).reshape(by_start).any(0)
+    agree = np.asarray(found.converged).reshape(by_job) & (reached <= least[:, None] + AGREE)
+    broken = ~np.isfinite(np.asarray(found.deviance)).reshape(by_job).any(1)
     status = np.select(
-        [broken, ~some, agree.sum(0) < 2],
+        [broken, ~some, agree.sum(1) < 2],
         [int(Status.NONFINITE), int(Status.MAX_STEPS), int(Status.STARTS_DISAGREE)],
         int(Status.SUCCESS),
     )
@@ -142,22 +166,22 @@ def _extremes(
     so_far = np.minimum(before.least, least)
     shown = np.where(some, so_far, np.nan)
     values = np.stack(np.split(shown, 2), axis=1) * np.array([1.0, -1.0])
-    lane = winner * len(jobs) + np.arange(len(jobs))
+    lane = np.arange(len(jobs)) * len(starts) + winner
     mixtures = jax.tree.map(
         lambda new, old: jnp.where(some.reshape(-1, *[1] * (old.ndim - 1)), new[lane], old),
-        found.classes, before.mixtures,
+        found.parts, before.mixtures,
     )  # fmt: skip
     return Extremes(values, np.stack(np.split(status, 2), axis=1)), _Ends(so_far, mixtures)
 
 
 def _best_fits(
-    fits: Found, jobs: np.ndarray, best: float, reference: Classes, count: int
-) -> list[Classes]:
+    fits: Found, jobs: np.ndarray, best: float, reference: Parts, count: int
+) -> list[Parts]:
     """Return for each job the best fits that come closest to its goal, labelled as `reference`.
 
     Searches that ended in worse fits come last.
     """
-    mixtures, values = relabel(fits.classes, fits.functionals, reference)
+    mixtures, values = relabel(fits.parts, fits.functionals, reference)
     reached = jobs @ np.asarray(values).T
     worse = np.asarray(~fits.feasible | (fits.deviance > best + FIT_SLACK))
     order = np.argsort(np.where(worse, np.inf, reached), axis=1)
@@ -166,8 +190,8 @@ def _best_fits(
     return [jax.tree.map(lambda part: part[order[:, place]], mixtures) for place in places]  # noqa: B023
 
 
-def _disturbed(key: Array, mixtures: Classes, count: int) -> list[Classes]:
-    """Return disturbed copies of mixtures: roots times exponentials of normal numbers."""
+def _disturbed(key: Array, mixtures: Parts, count: int) -> list[Parts]:
+    """Return disturbed copies of mixtures: probabilities times exponentials of normal numbers."""
     return [
         _disturb(jax.random.fold_in(key, j), mixtures, _SPREAD * (1 + 2 * (j % 2)))
         for j in range(count)
@@ -175,9 +199,9 @@ def _disturbed(key: Array, mixtures: Classes, count: int) -> list[Classes]:
 
 
 @jax.jit
-def _disturb(key: Array, mixtures: Classes, spread: Array) -> Classes:
-    sizes = [part.size for part in mixtures[:3]]
+def _disturb(key: Array, mixtures: Parts, spread: float) -> Parts:
+    sizes = [part.size for part in mixtures]
     draws = jnp.exp(spread * jax.random.normal(key, (sum(sizes),), mixtures.W.dtype))
     cut = jnp.split(draws, np.cumsum(sizes)[:2])
-    roots = (part * d.reshape(part.shape) for part, d in zip(mixtures[:3], cut, strict=True))
-    return Classes(*roots, mixtures.centre)
+    moved = (part * d.reshape(part.shape) for part, d in zip(mixtures, cut, strict=True))
+    return jax.vmap(normalise)(Parts(*moved))

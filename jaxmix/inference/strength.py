@@ -9,8 +9,9 @@ edge from Z to Y, ``C[t, z, y, u]`` in its place. The strength of the edge is th
 ``E[Y | edge=e, T=t, U=u]`` over e, among all t and u.
 
 Extremes of a functional are sought by an augmented Lagrangian (Conn, Gould, Toint 1991) whose
-inner problems are solved by damped Newton steps. Probabilities are squares on spheres: one that
-has to be 0 gets there in a few steps, and its slope is then a curvature that Newton sees.
+inner problems are solved by damped Newton steps. For an outcome from 0 to 1 all means whose range
+over e is s at most are ``(1 - s) a_tu + s b_teu`` with a and b in [0, 1]. Probabilities are
+squares on spheres: one that has to be 0 gets there in a few steps.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from jaxmix.status import Status
 
 EDGES = ("x_to_y", "z_to_y")
 
-FIT_SLACK = 1e-3
+FIT_SLACK = 0.01
 """Log-likelihood units that a best fit may lose; twice as much is tolerated at the end."""
 
 STRENGTH_SLACK = 1e-5
@@ -39,31 +40,30 @@ AGREE = 1e-3
 """Share of the outcome's range, or of people, within which extremes count as the same."""
 
 _LEAST = 1e-4  # smallest probability of a start: one that is 0 would stay there
-_STAGES = 12
-_INNER_STEPS = 60
-_TOLERANCE = 1e-7  # predicted gain at which an inner problem is solved
-_FIT_PENALTY, _STRENGTH_PENALTY = 10.0, 100.0  # first weights of squared violations
-_GROWTH, _MOST = 3.0, 1e5  # their growth from stage to stage, and its end
+_LIFT = 3e-3  # smallest root, or angle, at the beginning of a stage
+_STAGES = 16
+_INNER_STEPS = 40
+_TOLERANCE = 1e-6  # predicted gain at which an inner problem is solved
+_MEAN_PENALTY = 100.0
+_GROWTH, _MOST = 10.0, 1e4  # growth of the penalties from stage to stage, and its end
 
 
-class Classes(NamedTuple):
-    """Coordinates of a mixture: square roots of its probabilities, and the centres of the means.
+class Parts(NamedTuple):
+    """The probabilities of a mixture.
 
     Attributes
     ----------
-    W, B
-        ``(a, d_z, k)`` and ``(d_x, k)``: roots of ``P(T, Z, U)`` and ``P(X | U)``.
+    W
+        ``(a, d_z, k)``: ``P(T, Z, U)``.
+    B
+        ``(d_x, k)``: ``P(X | U)``.
     C
-        ``(a, d_e, d_y, k)``: roots of ``P(Y | T, edge, U)``, the edge being X or Z.
-    centre
-        ``(a, k)``: the means of Y given the edge's values lie around it, half the strength away
-        at most.
+        ``(a, d_e, d_y, k)``: ``P(Y | T, edge, U)``, the edge being X or Z.
     """
 
     W: Float[Array, "a d_z k"]
     B: Float[Array, "d_x k"]
     C: Float[Array, "a d_e d_y k"]
-    centre: Float[Array, "a k"]
 
 
 class Search(NamedTuple):
@@ -78,13 +78,17 @@ class Search(NamedTuple):
     limit
         The largest deviance.
     strength
-        The largest strength, in units of `values`.
+        The largest strength, as a share of the outcome's range.
+    room
+        Log-likelihood units beyond the limit that cost about 1 at first. Much room lets a search
+        leave the neighbourhood of its start, little keeps it there.
     """
 
     goal: Float[Array, " m"]
     fit_weight: Float[Array, ""]
     limit: Float[Array, ""]
     strength: Float[Array, ""]
+    room: Float[Array, ""]
 
 
 class Found(NamedTuple):
@@ -92,7 +96,7 @@ class Found(NamedTuple):
 
     Attributes
     ----------
-    classes
+    parts
         The mixture.
     functionals
         ``(1 + 2 k,)`` average effect, class effects, shares.
@@ -106,7 +110,7 @@ class Found(NamedTuple):
         Newton steps taken.
     """
 
-    classes: Classes
+    parts: Parts
     functionals: Float[Array, " m"]
     deviance: Float[Array, ""]
     strength: Float[Array, ""]
@@ -115,106 +119,88 @@ class Found(NamedTuple):
     steps: Int[Array, ""]
 
 
-def probabilities(classes: Classes) -> tuple[Array, Array, Array]:
-    """Return W, B and C as probabilities."""
-    W, B, C = (part**2 for part in classes[:3])
-    return W / W.sum(), B / B.sum(0), C / C.sum(2, keepdims=True)
+class _Coordinates(NamedTuple):
+    """Roots of probabilities, and angles whose squared sines lie between 0 and 1.
+
+    With two values of the outcome its law is its mean, and there is no C.
+    """
+
+    W: Float[Array, "a d_z k"]
+    B: Float[Array, "d_x k"]
+    C: Float[Array, "a d_e d_y k"] | None
+    common: Float[Array, "a k"]
+    own: Float[Array, "a d_e k"]
 
 
-def model(classes: Classes, edge: str) -> Float[Array, "a d_z d_x d_y"]:
+def model(parts: Parts, edge: str) -> Float[Array, "a d_z d_x d_y"]:
     """Return the probability of every cell."""
     formula = "tzu,xu,txyu->tzxy" if edge == "x_to_y" else "tzu,xu,tzyu->tzxy"
-    return jnp.einsum(formula, *probabilities(classes), precision="highest")
+    return jnp.einsum(formula, *parts, precision="highest")
 
 
-def deviance(classes: Classes, cells: Array, edge: str) -> Float[Array, ""]:
+def deviance(parts: Parts, cells: Array, edge: str) -> Float[Array, ""]:
     """Return half of G^2, ``sum N log(N / (n p))``, in log-likelihood units."""
     seen = cells > 0
-    p = jnp.maximum(model(classes, edge), jnp.finfo(cells.dtype).tiny)
+    p = jnp.maximum(model(parts, edge), jnp.finfo(cells.dtype).tiny)
     ratio = jnp.where(seen, cells, 1.0) / jnp.where(seen, cells.sum() * p, 1.0)
     return jnp.sum(jnp.where(seen, cells * jnp.log(ratio), 0.0))
 
 
-def edge_means(classes: Classes, values: Float[Array, " d_y"]) -> Float[Array, "a d_e k"]:
+def edge_means(parts: Parts, values: Float[Array, " d_y"]) -> Float[Array, "a d_e k"]:
     """Return ``E[Y | T=t, edge=e, U=u]``."""
-    return jnp.einsum("teyu,y->teu", probabilities(classes)[2], values, precision="highest")
+    return jnp.einsum("teyu,y->teu", parts.C, values, precision="highest")
 
 
-def strength_of(classes: Classes, values: Float[Array, " d_y"]) -> Float[Array, ""]:
+def strength_of(parts: Parts, values: Float[Array, " d_y"]) -> Float[Array, ""]:
     """Return the largest range of ``E[Y | T=t, edge=e, U=u]`` over e, among all t and u."""
-    return jnp.ptp(edge_means(classes, values), axis=1).max()
+    return jnp.ptp(edge_means(parts, values), axis=1).max()
 
 
-def functionals(classes: Classes, values: Float[Array, " d_y"], edge: str) -> Float[Array, " m"]:
+def functionals(parts: Parts, values: Float[Array, " d_y"], edge: str) -> Float[Array, " m"]:
     """Return the average effect, the class effects and the shares.
 
     ``delta_u = sum_e P(edge=e | U=u) (E[Y | T=1, e, u] - E[Y | T=0, e, u])``; arm 1 against the
     control.
     """
-    W, B, _ = probabilities(classes)
-    shares = W.sum((0, 1))
-    contrast = edge_means(classes, values)
-    by_value = contrast[1] - contrast[0]
+    shares = parts.W.sum((0, 1))
+    means = edge_means(parts, values)
+    contrast = means[1] - means[0]
     if edge == "x_to_y":
-        effects = jnp.sum(B * by_value, axis=0)
+        effects = jnp.sum(parts.B * contrast, axis=0)
     else:
-        effects = jnp.sum(W.sum(0) * by_value, axis=0) / jnp.where(shares > 0, shares, 1.0)
+        by_class = jnp.sum(parts.W.sum(0) * contrast, axis=0)
+        effects = by_class / jnp.where(shares > 0, shares, 1.0)
     return jnp.concatenate([jnp.sum(shares * effects)[None], effects, shares])
 
 
-def coordinates(
-    W: Array, B: Array, C: Array, values: Float[Array, " d_y"], least: float = _LEAST
-) -> Classes:
-    """Return coordinates of probabilities, none of them below `least`."""
-    W, B, C = (jnp.sqrt(jnp.maximum(part, least)) for part in (W, B, C))
-    classes = _unit(Classes(W, B, C, jnp.zeros((W.shape[0], W.shape[2]), W.dtype)))
-    means = edge_means(classes, values)
-    return classes._replace(centre=(means.max(1) + means.min(1)) / 2)
-
-
-def _unit(classes: Classes) -> Classes:
-    W, B, C, centre = classes
-    return Classes(
-        W / jnp.sqrt(jnp.sum(W**2)),
-        B / jnp.sqrt(jnp.sum(B**2, axis=0)),
-        C / jnp.sqrt(jnp.sum(C**2, axis=2, keepdims=True)),
-        centre,
-    )
-
-
-def _gauge(classes: Classes) -> Float[Array, ""]:
-    """Return a function with slope 0 and curvature along the scales that do not matter."""
-    W, B, C, _ = classes
-    return (
-        (jnp.sum(W**2) - 1) ** 2
-        + jnp.sum((jnp.sum(B**2, axis=0) - 1) ** 2)
-        + jnp.sum((jnp.sum(C**2, axis=2) - 1) ** 2)
-    )
+def normalise(parts: Parts) -> Parts:
+    """Scale positive numbers to probabilities."""
+    return Parts(parts.W / parts.W.sum(), parts.B / parts.B.sum(0),
+                 parts.C / parts.C.sum(2, keepdims=True))  # fmt: skip
 
 
 @jax.jit
 def relabel(
-    classes: Classes, values: Float[Array, "n m"], reference: Classes
-) -> tuple[Classes, Float[Array, "n m"]]:
-    """Number the classes of mixtures like those of a reference that they resemble most.
+    parts: Parts, values: Float[Array, "n m"], reference: Parts
+) -> tuple[Parts, Float[Array, "n m"]]:
+    """Give the classes of mixtures the numbers of those of a reference that they resemble most.
 
     Least sum of squared distances between the roots of ``P(T, Z, U=u)`` and of ``P(X, U=u)``
     (Hellinger).
 
     Parameters
     ----------
-    classes, values
+    parts, values
         ``n`` mixtures and their `functionals`.
     reference
         One mixture.
     """
 
-    def roots(one: Classes) -> Array:
-        own = _unit(one)
-        by_x = jnp.abs(own.B) * jnp.sqrt(jnp.sum(own.W**2, axis=(0, 1)))
-        return jnp.concatenate([jnp.abs(own.W).reshape(-1, own.W.shape[-1]), by_x])
+    def roots(one: Parts) -> Array:
+        by_x = one.B * one.W.sum((0, 1))
+        return jnp.sqrt(jnp.concatenate([one.W.reshape(-1, one.W.shape[-1]), by_x]))
 
-    def matched(one: Classes, own: Array) -> tuple[Classes, Array]:
+    def matched(one: Parts, own: Array) -> tuple[Parts, Array]:
         gaps = roots(reference)[:, :, None] - roots(one)[:, None, :]
         rows, columns = optax.assignment.hungarian_algorithm(jnp.sum(gaps**2, axis=0))
         order = jnp.zeros_like(columns).at[rows].set(columns)
@@ -222,74 +208,136 @@ def relabel(
         moved = jnp.concatenate([own[:1], effects[order], shares[order]])
         return jax.tree.map(lambda part: part[..., order], one), moved
 
-    return jax.vmap(matched)(classes, values)
+    return jax.vmap(matched)(parts, values)
 
 
-@functools.partial(jax.jit, static_argnames="edge")
+@functools.partial(jax.jit, static_argnames=("edge", "width"))
 def search(
-    starts: Classes,
+    starts: Parts,
     searches: Search,
     cells: Float[Array, "a d_z d_x d_y"],
     values: Float[Array, " d_y"],
     edge: str,
+    width: int,
 ) -> Found:
-    """Run many searches side by side.
+    """Run many searches, some side by side.
 
     Parameters
     ----------
     starts, searches
         Each with a leading axis of searches.
     cells
-        Counts, with at least two arms.
+        Counts, of at least two arms.
     values
         The outcome's values, scaled to the range 0 to 1.
     edge
         ``"x_to_y"`` or ``"z_to_y"``.
+    width
+        How many run side by side: as long as the slowest of them, so that neighbours should be
+        alike.
     """
-    return jax.vmap(lambda start, one: _search(start, one, cells, values, edge))(starts, searches)
+
+    def one(lane: tuple[Parts, Search]) -> Found:
+        return _search(*lane, cells, values, edge)
+
+    return jax.lax.map(one, (starts, searches), batch_size=width)
+
+
+def _coordinates(parts: Parts, values: Array, strength: Array) -> _Coordinates:
+    """Return coordinates of a mixture, off the edges; means too far apart are drawn together."""
+    W, B, C = normalise(Parts(*(jnp.maximum(part, _LEAST) for part in parts)))
+    means = edge_means(Parts(W, B, C), values)
+    low, high = means.min(1), means.max(1)
+    bottom = (
+        jnp.clip(high - strength, 0.0, 1.0) + jnp.minimum(low, jnp.maximum(1 - strength, 0.0))
+    ) / 2
+    common = bottom / jnp.where(strength < 1, 1 - strength, 1.0)
+    own = (means - bottom[:, None]) / jnp.where(strength > 0, strength, 1.0)
+    free = jnp.where(strength < 1, common, 0.5), jnp.where(strength > 0, own, 0.5)
+    angles = (jnp.arcsin(jnp.sqrt(jnp.clip(part, _LEAST, 1 - _LEAST))) for part in free)
+    law = None if len(values) == 2 else jnp.sqrt(C)
+    return _Coordinates(jnp.sqrt(W), jnp.sqrt(B), law, *angles)
+
+
+def _means(coordinates: _Coordinates, strength: Array) -> Array:
+    common, own = jnp.sin(coordinates.common) ** 2, jnp.sin(coordinates.own) ** 2
+    return (1 - strength) * common[:, None] + strength * own
+
+
+def _parts(coordinates: _Coordinates, values: Array, strength: Array) -> Parts:
+    W, B, C = coordinates[:3]
+    if C is None:
+        mean = _means(coordinates, strength)[:, :, None, :]
+        up = values[:, None]
+        squares = up * mean + (1 - up) * (1 - mean)
+    else:
+        squares = C**2
+    return normalise(Parts(W**2, B**2, squares))
+
+
+def _unit(coordinates: _Coordinates) -> _Coordinates:
+    W, B, C, *angles = coordinates
+    W, B = W / jnp.linalg.norm(W), B / jnp.linalg.norm(B, axis=0)
+    return _Coordinates(
+        W, B, None if C is None else C / jnp.linalg.norm(C, axis=2, keepdims=True), *angles
+    )
+
+
+def _off_edges(coordinates: _Coordinates) -> _Coordinates:
+    """Lift probabilities that are 0: they have no slope there, and may have to grow again."""
+    lifted = jax.tree.map(lambda part: jnp.maximum(jnp.abs(part), _LIFT), coordinates)
+    common, own = (
+        jnp.clip(jnp.arcsin(jnp.abs(jnp.sin(part))), _LIFT, jnp.pi / 2 - _LIFT)
+        for part in coordinates[3:]
+    )
+    return _unit(lifted._replace(common=common, own=own))
+
+
+def _gauge(coordinates: _Coordinates) -> Float[Array, ""]:
+    """Return a function with slope 0 and curvature along the scales that do not matter."""
+    W, B, C = coordinates[:3]
+    total = (jnp.sum(W**2) - 1) ** 2 + jnp.sum((jnp.sum(B**2, axis=0) - 1) ** 2)
+    return total if C is None else total + jnp.sum((jnp.sum(C**2, axis=2) - 1) ** 2)
 
 
 class _Stage(NamedTuple):
     vector: Array
     of_fit: Array
-    of_strength: Array
-    growth: Array
+    of_means: Array
+    by_fit: Array
+    by_means: Array
     value: Array
     stage: Array
     steps: Array
     done: Array
 
 
-def _search(start: Classes, search: Search, cells: Array, values: Array, edge: str) -> Found:
-    first, unravel = ravel_pytree(start)
-    half = search.strength / 2
-    eps = jnp.finfo(cells.dtype).eps
+def _search(start: Parts, search: Search, cells: Array, values: Array, edge: str) -> Found:
+    n, eps = cells.sum(), jnp.finfo(cells.dtype).eps
+    strength = jnp.minimum(search.strength, 1.0)
+    first, unravel = ravel_pytree(_coordinates(start, values, strength))
 
-    def constraints(vector: Array) -> tuple[Array, Array]:
-        classes = unravel(vector)
-        excess = deviance(classes, cells, edge) - search.limit
-        away = edge_means(classes, values) - classes.centre[:, None, :]
-        return excess, away
+    def parts_of(vector: Array) -> Parts:
+        return _parts(unravel(vector), values, strength)
 
-    def objective(vector: Array) -> Array:
-        classes = unravel(vector)
-        value = search.goal @ functionals(classes, values, edge)
-        return value + search.fit_weight * deviance(classes, cells, edge)
+    def objective(parts: Parts) -> Array:
+        value = search.goal @ functionals(parts, values, edge)
+        return value + search.fit_weight * deviance(parts, cells, edge)
 
     def solve(carry: _Stage) -> _Stage:
-        by_fit, by_strength = _FIT_PENALTY * carry.growth, _STRENGTH_PENALTY * carry.growth
-
         def shifted(vector: Array) -> tuple[Array, Array]:
-            excess, away = constraints(vector)
-            away = away + carry.of_strength / by_strength
-            return (
-                jnp.maximum(carry.of_fit / by_fit + excess, 0.0),
-                away - jnp.clip(away, -half, half),
-            )
+            parts = parts_of(vector)
+            excess = deviance(parts, cells, edge) - search.limit
+            excess = jnp.maximum(carry.of_fit / carry.by_fit + excess, 0.0)
+            if len(values) == 2:
+                return excess, jnp.zeros_like(carry.of_means)
+            off = edge_means(parts, values) - _means(unravel(vector), strength)
+            return excess, carry.of_means / carry.by_means + off
 
         def loss(vector: Array) -> Array:
-            excess, beyond = shifted(vector)
-            return objective(vector) + by_fit / 2 * excess**2 + by_strength / 2 * jnp.sum(beyond**2)
+            excess, off = shifted(vector)
+            penalty = carry.by_fit * excess**2 + carry.by_means * jnp.sum(off**2)
+            return objective(parts_of(vector)) + penalty / 2
 
         def step(vector: Array, damping: Array, exact: Array) -> tuple[Array, Array]:
             del exact  # always
@@ -302,42 +350,51 @@ def _search(start: Classes, search: Search, cells: Array, values: Array, edge: s
         def retract(vector: Array, direction: Array) -> Array:
             return ravel_pytree(_unit(unravel(vector + direction)))[0]
 
-        noise = 2 * eps * cells.sum()
+        lifted = ravel_pytree(_off_edges(unravel(carry.vector)))[0]
         found = minimise(
-            loss, carry.vector, damped(step, retract, noise=noise),
+            loss, lifted, damped(step, retract, noise=2 * eps * n),
             tolerance=_TOLERANCE, max_steps=_INNER_STEPS,
         )  # fmt: skip
-        excess, beyond = shifted(found.params)
-        of_fit, of_strength = by_fit * excess, by_strength * beyond
-        value = objective(found.params)
-        feasible = _feasible(found.params)
+        excess, off = shifted(found.params)
+        parts = parts_of(found.params)
+        value = objective(parts)
         rest = jnp.abs(value - carry.value) <= 0.1 * AGREE * jnp.maximum(1.0, jnp.abs(value))
-        done = feasible & rest & (found.status == Status.SUCCESS)
-        growth = jnp.minimum(_GROWTH * carry.growth, _MOST)
         return _Stage(
-            found.params, of_fit, of_strength, growth, value, carry.stage + 1,
-            carry.steps + found.steps, done,
-        )  # fmt: skip
+            vector=found.params,
+            of_fit=carry.by_fit * excess,
+            of_means=carry.by_means * off,
+            by_fit=jnp.minimum(_GROWTH * carry.by_fit, _MOST),
+            by_means=jnp.minimum(_GROWTH * carry.by_means, _MOST),
+            value=value,
+            stage=carry.stage + 1,
+            steps=carry.steps + found.steps,
+            done=feasible(parts) & rest & (found.status == Status.SUCCESS),
+        )
 
-    def _feasible(vector: Array) -> Array:
-        excess, _ = constraints(vector)
-        strength = strength_of(unravel(vector), values)
-        return (excess <= FIT_SLACK) & (strength <= search.strength + STRENGTH_SLACK)
+    def feasible(parts: Parts) -> Array:
+        weak = strength_of(parts, values) <= search.strength + STRENGTH_SLACK
+        return weak & (deviance(parts, cells, edge) <= search.limit + FIT_SLACK)
 
-    dtype = cells.dtype
+    zero = jnp.zeros((), cells.dtype)
     carry = _Stage(
-        first, jnp.zeros((), dtype), jnp.zeros_like(edge_means(start, values)),
-        jnp.ones((), dtype), jnp.asarray(jnp.inf, dtype), jnp.int32(0), jnp.int32(0),
-        jnp.asarray(False),
-    )  # fmt: skip
+        vector=first,
+        of_fit=zero,
+        of_means=jnp.zeros_like(start.C[:, :, 0]),
+        by_fit=1 / search.room**2,
+        by_means=zero + _MEAN_PENALTY,
+        value=zero + jnp.inf,
+        stage=jnp.int32(0),
+        steps=jnp.int32(0),
+        done=jnp.asarray(False),
+    )
     end = jax.lax.while_loop(lambda c: ~c.done & (c.stage < _STAGES), solve, carry)
-    classes = unravel(end.vector)
+    parts = parts_of(end.vector)
     return Found(
-        classes,
-        functionals(classes, values, edge),
-        deviance(classes, cells, edge),
-        strength_of(classes, values),
-        _feasible(end.vector),
-        end.done,
-        end.steps,
+        parts=parts,
+        functionals=functionals(parts, values, edge),
+        deviance=deviance(parts, cells, edge),
+        strength=strength_of(parts, values),
+        feasible=feasible(parts),
+        converged=end.done,
+        steps=end.steps,
     )
