@@ -90,8 +90,9 @@ def checks(
     moments = from_rows(views)
     tests = {}
     if moments.is_table or moments.tensor.size <= MAX_MOMENTS:
-        tests["z_to_t"] = specification.nested_test(views, k, seed=seed)
-        if level == 3:
+        if level == 2:
+            tests["z_to_t"] = specification.nested_test(views, k, seed=seed)
+        else:
             tests["arms"] = specification.arms_test(views, k, seed=seed)
             tests["range"] = specification.range_test(views, k)
     spectra = None

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import importlib.metadata
 import io
+import os
 import pathlib
+import platform
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
@@ -44,6 +46,7 @@ app = typer.Typer(
 def run(arguments: Sequence[str]) -> int:
     """Run one command and return its exit code."""
     jax.config.update("jax_enable_x64", True)
+    _keep_compiled_programs()
     errors = rich.console.Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
     command = typer.main.get_command(app)
     try:
@@ -64,6 +67,23 @@ def run(arguments: Sequence[str]) -> int:
         errors.print(f"jaxmix: {text} (try 'jaxmix --help')", markup=False)
         return 2
     return int(code or 0)
+
+
+def _keep_compiled_programs() -> None:
+    """Compile once for all later calls, in the user's cache folder; JAX's own setting wins.
+
+    By machine: a program is for one kind of processor, and homes are shared.
+    """
+    if jax.config.jax_compilation_cache_dir is not None:
+        return
+    base = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+    folder = pathlib.Path(base) / "jaxmix" / (platform.node() or "here")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return  # a home that cannot be written to: programs are compiled anew
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
 def _show_version(asked: bool) -> None:

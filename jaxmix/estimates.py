@@ -89,8 +89,8 @@ class Diagnostics:
     ambiguous
         Resamples whose classes did not match those of the estimate one to one.
     tests
-        Further tests of levels 2 and 3 by name: ``arms`` (equal classes across arms),
-        ``z_to_t`` (level 2 inside level 3), ``range``.
+        Further tests by name. Level 3: ``arms`` (equal classes across arms) and ``range``; level
+        2: ``z_to_t`` (level 2 inside level 3).
     complex_spectra
         Share of resamples in which the arms' operators have complex eigenvalues; None where no
         resamples were drawn.
