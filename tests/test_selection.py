@@ -151,6 +151,9 @@ def test_rank_statistic_of_rows_equals_the_oracle(clustered):
         expected = oracle_of_rows(frame, weight, unit, r)
         assert float(tests.statistic[r - 1]) == pytest.approx(expected, rel=1e-7)
         assert int(tests.df[r - 1]) == 2 * (4 - r) * (3 - r)
+    # The scale of the weights says nothing.
+    scaled = ranks.of_views(dataclasses.replace(views, weight=3 * views.weight))
+    assert np.allclose(scaled.statistic, tests.statistic, rtol=1e-10)
 
 
 def test_rows_of_a_table_are_a_table_and_weights_that_are_equal_none():

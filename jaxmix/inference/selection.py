@@ -207,6 +207,7 @@ def _worsened(found: Sequence[Candidate]) -> bool:
 def _fit_table(cells: Cells, context: Context) -> list[Candidate]:
     key = jax.random.key(context.seed)
     own = {"level": context.level}
+    of_resamples = jax.random.fold_in(key, 0)  # k counts from 1
     free = int(np.prod(cells.shape)) - 1
     sparse = context.num_rows < cells.size
     found: list[Candidate] = []
@@ -234,7 +235,7 @@ def _fit_table(cells: Cells, context: Context) -> list[Candidate]:
         for i in (best - 1, best) if near else (best,):
             if i + 1 < len(found):
                 test = criteria.likelihood_ratio(
-                    cells, i + 1, key=jax.random.fold_in(jax.random.fold_in(key, 0), i), null=fits[i].factors,
+                    cells, i + 1, key=jax.random.fold_in(of_resamples, i), null=fits[i].factors,
                     num_resamples=context.num_resamples, **own,
                 )  # fmt: skip
                 found[i] = found[i]._replace(
