@@ -150,3 +150,49 @@ def test_standard_errors_of_the_law_match_the_spread_over_samples():
     values, errors = estimate(tables)
     # The standard deviation of 2,000 estimates has a relative standard error of 1.6 %.
     np.testing.assert_allclose(np.std(values, axis=0), np.mean(errors, axis=0), rtol=0.06)
+
+
+def test_the_most_influential_rows_are_those_whose_absence_is_felt_most():
+    frame = linear_rows(np.random.default_rng(10), 400)
+    views = jm.features.encode(causal_data(frame))
+
+    @jax.jit
+    @jax.vmap
+    def effect(multiplicity):
+        rows = dataclasses.replace(views, multiplicity=multiplicity)
+        return jm.bridge.solve(jm.moments.from_rows(rows)).value.effect
+
+    *without, base = np.asarray(effect(jnp.ones((401, 400)) - jnp.eye(401, 400)))
+    without = np.array(without) - base
+    found = jm.asymptotic.most_influential(lambda m: jm.bridge.solve(m).value.effect, views, 5)
+    assert set(np.asarray(found.rows).tolist()) == set(np.argsort(-np.abs(without))[:5].tolist())
+    # First order: what is left out is of the second order, one row's leverage.
+    np.testing.assert_allclose(found.change, without[np.asarray(found.rows)], rtol=0.1)
+    assert np.all(np.diff(np.abs(found.change)) <= 0)
+
+
+def test_influential_rows_of_a_merged_table_count_with_their_copies():
+    drawn = population("strong", 2, 2, 2)
+    cells = drawn.counts(np.random.default_rng(11), 3000)
+    t, z, x, y = np.unravel_index(np.repeat(np.arange(cells.size), cells.ravel()), cells.shape)
+    data = causal_data({"t": t, "y": y, "z": z.astype(str), "x": x.astype(str)})
+    views = jm.features.encode(data, reduce=True)
+
+    def statistic(m):
+        return jm.bridge.solve(m).value.effect
+
+    found = jm.asymptotic.most_influential(statistic, views, 3)
+    influence = np.asarray(jm.asymptotic.influence(statistic, views))
+    multiplicity = np.asarray(views.multiplicity)
+    everyone = -multiplicity * influence
+    assert np.asarray(found.rows).tolist() == np.argsort(-np.abs(everyone))[:3].tolist()
+    np.testing.assert_allclose(found.multiplicity, multiplicity[np.asarray(found.rows)])
+    np.testing.assert_allclose(found.change, everyone[np.asarray(found.rows)], rtol=1e-10)
+
+
+def test_influential_rows_are_asked_of_one_number_and_of_rows_that_exist():
+    views = jm.features.encode(causal_data(linear_rows(np.random.default_rng(12), 50)))
+    with pytest.raises(ValueError, match="use 1 to 50"):
+        jm.asymptotic.most_influential(lambda m: m.y_by_arm[1], views, 51)
+    with pytest.raises(ValueError, match="several numbers"):
+        jm.asymptotic.most_influential(lambda m: m.y_by_arm, views, 1)

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from jaxmix.features import Views
 from jaxmix.moments import Moments, from_rows
@@ -51,6 +51,72 @@ def influence(statistic: Callable[[Moments], Any], views: Views) -> Any:
     ((16,), 0.5)
     """
     return jax.jacrev(_of_multiplicity(statistic, views))(views.multiplicity)
+
+
+class Influential(NamedTuple):
+    """The rows that move an estimate most, the first of them most of all.
+
+    Attributes
+    ----------
+    rows
+        ``(num,)`` places among the distinct rows of the views.
+    multiplicity
+        ``(num,)`` how many identical rows each stands for.
+    change
+        ``(num,)`` by how much the estimate would move, about, if all of those were left out.
+    """
+
+    rows: Int[Array, " num"]
+    multiplicity: Float[Array, " num"]
+    change: Float[Array, " num"]
+
+
+def most_influential(
+    statistic: Callable[[Moments], Float[Array, ""]], views: Views, num: int
+) -> Influential:
+    """Return the rows without which an estimate would be the most different.
+
+    ``change_i = -m_i influence_i``: the first-order effect of leaving out all ``m_i`` copies of
+    row i. It understates what a row does that the estimate leans on alone, where the estimate
+    is far from linear in the row's multiplicity: fit again without it to be sure.
+
+    Parameters
+    ----------
+    statistic
+        From `Moments` to one number, differentiable.
+    views
+        The rows; identical ones may be merged (``encode(data, reduce=True)``).
+    num
+        How many rows, at most as many as there are.
+
+    Raises
+    ------
+    ValueError
+        For more rows than there are, or a statistic of several numbers.
+
+    References
+    ----------
+    Cook (1977), Technometrics 19; Broderick, Giordano, Meager (2020), arXiv 2011.14999.
+
+    Examples
+    --------
+    >>> import jaxmix as jm
+    >>> table = {"t": [0, 1] * 8, "y": [1, 2, 4, 4] * 3 + [1, 2, 4, 40]}
+    >>> table |= {"z": [0, 0, 1, 1] * 4, "x": [1, 0, 0, 1] * 4}
+    >>> data = jm.CausalData.from_frame(table, treatment="t", outcome="y", z=["z"], x=["x"])
+    >>> views = jm.features.encode(data)
+    >>> found = most_influential(lambda m: m.y_by_arm[1] / m.arm_probabilities[1], views, 1)
+    >>> [int(row) for row in found.rows], round(float(found.change[0]), 2)
+    ([15], -4.06)
+    """
+    if not 1 <= num <= len(views.t):
+        raise ValueError(f"num is {num}: use 1 to {len(views.t)}, the number of distinct rows")
+    slopes = influence(statistic, views)
+    if jnp.shape(slopes) != jnp.shape(views.t):
+        raise ValueError("the statistic has several numbers: choose one of them")
+    change = -views.multiplicity * slopes
+    rows = jax.lax.top_k(jnp.abs(change), num)[1]
+    return Influential(rows, views.multiplicity[rows], change[rows])
 
 
 def standard_errors(statistic: Callable[[Moments], Any], views: Views) -> Any:
