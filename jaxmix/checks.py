@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,16 +12,14 @@ from jaxtyping import Array
 
 from jaxmix.estimators import spectral
 from jaxmix.features import Views
-from jaxmix.inference import resampling, specification
+from jaxmix.inference import resampling, sensitivity, specification
 from jaxmix.inference.ranks import is_unweighted
+from jaxmix.inference.sensitivity import Sensitivity
 from jaxmix.inference.specification import SpecificationTest
 from jaxmix.inference.subject import MAX_MOMENTS
 from jaxmix.moments import Moments, from_rows
 from jaxmix.plan import Estimator
 from jaxmix.status import Status
-
-if TYPE_CHECKING:
-    from jaxmix.inference.sensitivity import Sensitivity
 
 _STRENGTHS = (0.0, 0.05, 0.1, 0.2, 0.4)  # of an edge to the outcome, in units of its range
 _SPECTRA = 200  # resamples that say how often a spectrum is complex
@@ -84,7 +82,6 @@ def checks(
     unit
         What the outcome is called.
     """
-    from jaxmix.inference import sensitivity  # TODO
     k, level = estimator.num_classes, estimator.level
     assert k is not None
     moments = from_rows(views)

@@ -74,7 +74,7 @@ def _keep_compiled_programs() -> None:
 
     By machine: a program is for one kind of processor, and homes are shared.
     """
-    if jax.config.jax_compilation_cache_dir is not None:
+    if getattr(jax.config, "jax_compilation_cache_dir", None) is not None:
         return
     base = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
     folder = pathlib.Path(base) / "jaxmix" / (platform.node() or "here")

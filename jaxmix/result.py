@@ -19,6 +19,7 @@ from jaxmix.estimates import Classes, Diagnostics, Estimate, PerClass
 from jaxmix.hierarchy import Verdict
 from jaxmix.inference.bands import LawBands
 from jaxmix.inference.selection import Selection
+from jaxmix.inference.sensitivity import Sensitivity
 from jaxmix.mixture import EffectLaw
 from jaxmix.report import plots
 from jaxmix.report.files import write_whole
@@ -27,8 +28,6 @@ from jaxmix.status import EstimateError, InputError, Status
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-    from jaxmix.inference.sensitivity import Sensitivity
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
