@@ -7,13 +7,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from scipy.stats import norm
 
 import jaxmix as jm
+from jaxmix import study
 from jaxmix.estimators import baselines
 from jaxmix.solvers import sampling
 from jaxmix.status import Status
 from jaxmix.study.sweep import cell_key
-from tests.study_helpers import of, ran, table
+from tests.study_helpers import of, ran, table, write
 
 LABELS = ["spectral", "mine", "difference_in_means"]
 R, N = 40, 50  # few rows, so that some fits fail
@@ -216,6 +218,103 @@ def test_bootstrap_intervals_are_those_of_a_loop(tmp_path):
         assert found["ate_upper"][i] == pytest.approx(upper, rel=1e-7)
         assert found["ate_se"][i] == pytest.approx(np.std(values, ddof=1), rel=1e-7)
     assert left_out > 0
+
+
+@pytest.fixture(scope="module", params=["spectral", "factorization"])
+def by_kind(request, tmp_path_factory):
+    """Return an estimator, and its tables by kind of interval."""
+    text = RESAMPLED.replace('["bridge"]', f'["{request.param}"]')
+    text = text.replace("num_replicates = 6", "num_replicates = 3")
+    text = text.replace(f"num_rows = {N}", "num_rows = 1000")
+    kinds = ("percentile", "basic", "normal", "studentized", "bca")
+    if request.param == "factorization":  # which differs in where resamples start
+        kinds = ("percentile",)
+    folder = tmp_path_factory.mktemp(request.param)
+    stores = {}
+    for kind in kinds:
+        (folder / kind).mkdir()
+        stores[kind] = ran(folder / kind, text.replace('"bootstrap"', f'"{kind}"'))
+    return request.param, stores
+
+
+def test_kinds_of_interval_are_those_of_a_loop(by_kind):
+    estimator, stores = by_kind
+    store = stores["percentile"]
+    shape = store.config.cells[0].population.shape
+
+    def law(moments, key, start):
+        if estimator == "spectral":
+            law = jm.spectral.effect_law(moments, 2)
+        else:
+            law = jm.factorization.effect_law(moments, 2, key=key, start=start)
+        return jax.numpy.concatenate([law.mean[None], law.effects, law.shares]), law
+
+    @jax.jit
+    def estimate(cells, key, start=None):
+        moments = jm.moments.from_counts(cells.reshape(shape), covariance=True)
+        vector, found = law(moments, key, start)
+        if estimator == "factorization":
+            return vector, vector, vector, found.status, found.stats["start"]
+        covariance = jm.asymptotic.delta_covariance(lambda m: law(m, key, start)[0], moments)
+        slopes = jax.jacrev(
+            lambda c: law(jm.moments.from_counts(c.reshape(shape)), key, start)[0]
+        )(cells)  # fmt: skip
+        errors = jax.numpy.sqrt(jax.numpy.diagonal(covariance))
+        return vector, errors, slopes, found.status, None
+
+    for i in range(3):
+        moments, key = draw(store, i)
+        counts = np.round(np.asarray(moments.tensor) * 1000).reshape(-1)
+        own = jax.random.fold_in(jax.random.fold_in(key, 1), zlib.crc32(estimator.encode()))
+        value, se, slopes, _, start = estimate(jax.numpy.asarray(counts), own)
+        value, se = np.asarray(value), np.asarray(se)
+        skew = np.zeros(5)
+        if estimator == "spectral":
+            third, second = (np.asarray(slopes) ** power @ counts for power in (3, 2))
+            skew = third / (6 * second**1.5)
+        draws, errors = [], []
+        for b in range(30):
+            of_table = jax.random.fold_in(jax.random.fold_in(key, 3), b)[None]
+            cells = sampling.multinomial(of_table, 1000, jax.numpy.asarray(counts))[0]
+            found = estimate(cells, jax.random.fold_in(own, b), start)
+            if int(found[3]) not in WITHOUT:
+                draws.append(found[0])
+                errors.append(found[1])
+        assert len(draws) > 15
+        draws, errors = np.array(draws), np.array(errors)
+        quantile = 1.2815515655446004  # of 90 %
+        low, high = np.quantile(draws, [0.1, 0.9], axis=0)
+        t_low, t_high = np.quantile((draws - value) / errors, [0.1, 0.9], axis=0)
+        spread = draws.std(axis=0, ddof=1)
+        expected = {
+            "percentile": (low, high),
+            "basic": (2 * value - high, 2 * value - low),
+            "normal": (value - quantile * spread, value + quantile * spread),
+            "studentized": (value - se * t_high, value - se * t_low),
+            "bca": tuple(
+                np.array([
+                    np.quantile(draws[:, j], norm.cdf(z0 + (z0 + z) / (1 - skew[j] * (z0 + z))))
+                    for j in range(5)
+                    for z0 in [norm.ppf(np.mean(draws[:, j] < value[j]))]
+                ])
+                for z in (-quantile, quantile)
+            ),
+        }  # fmt: skip
+        for kind, own_store in stores.items():
+            row = of(own_store, estimator).loc[i]
+            for side, end in zip(("lower", "upper"), expected[kind], strict=True):
+                got = [row[f"ate_{side}"], *row[f"effects_{side}"], *row[f"shares_{side}"]]
+                np.testing.assert_allclose(got, end, rtol=1e-6, err_msg=f"{kind} {side}")
+            np.testing.assert_allclose(row["ate_se"], spread[0], rtol=1e-6)
+
+
+def test_percentile_is_another_name_of_bootstrap(tmp_path):
+    configs = [
+        study.load(write(tmp_path, RESAMPLED.replace('"bootstrap"', f'"{kind}"')))
+        for kind in ("bootstrap", "percentile", "basic")
+    ]
+    first, second, other = (config.cells[0].hash for config in configs)
+    assert first == second != other
 
 
 def test_random_starts_are_of_the_estimators_own_key(tmp_path):
