@@ -23,7 +23,7 @@ from jaxmix import __main__, cli
 N = 400
 ROLES = ["--treatment", "t", "--outcome", "y", "--z", "z", "--x", "x"]
 CLASSES = ["--level", "3", "--classes", "2"]
-POINT = ["--resamples", "0"]
+POINT = ["--resamples", "0", "--no-checks"]
 
 
 def table(seed=0):
@@ -211,7 +211,6 @@ WRONG = {
         ["--level", "2", "--classes", "2", "--method", "spectral"],
         ["'spectral' is of level 3", "'factorization'"],
     ),
-    "classes auto": ({}, ["--classes", "auto"], ["'auto'", "not built yet", "give a number"]),
     "level 3 without classes": ({}, ["--level", "3"], ["level 3", "--classes"]),
     "level 3 with covariates": (
         {},
@@ -394,7 +393,8 @@ def test_a_rejected_level_3_beside_level_4_is_withdrawn(tmp_path, capsys):
 KEYS = {
     "schema", "jaxmix", "jax", "seed", "command", "n", "dropped", "treatment", "control",
     "outcome", "level", "method", "estimand", "num_classes", "status", "warnings", "naive", "ate",
-    "potential_means", "law", "share_harmed", "diagnostics",
+    "potential_means", "law", "share_harmed", "diagnostics", "spread", "selection", "verdict",
+    "sensitivity", "unresolved_classes",
 }  # fmt: skip
 LAW_KEYS = {"effects", "shares", "effects_se", "shares_se", "effects_interval", "shares_interval"}
 
@@ -460,7 +460,7 @@ def test_the_summary_shows_the_numbers(rows, capsys):
     assert cli.run(["fit", str(rows), *ROLES, *CLASSES, *POINT]) == 0
     out, err = capsys.readouterr()
     data = jm.read(rows, treatment="t", outcome="y", z=["z"], x=["x"])
-    result = jm.fit(data, level=3, num_classes=2, num_resamples=0)
+    result = jm.fit(data, level=3, num_classes=2, num_resamples=0, checks=False)
     assert out == result.summary() + "\n"
     assert err == ""
 
@@ -738,7 +738,7 @@ def test_help_of_fit_lists_every_option(capsys):
         "--treatment", "--outcome", "--z", "--x", "--covariates", "--weights", "--weights-kind",
         "--control", "--features", "--cluster", "--classes", "--level", "--method", "--bridge",
         "--estimand", "--better", "--resamples", "--resampling", "--confidence", "--interval",
-        "--seed", "--json",
+        "--strata", "--graph", "--checks", "--edge", "--sensitivity-plot", "--seed", "--json",
         "--plot", "--help",
     }  # fmt: skip
 

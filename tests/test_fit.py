@@ -29,7 +29,7 @@ def data():
 
 @pytest.fixture(scope="module")
 def auto(data):
-    return jm.fit(data, num_classes=2, num_resamples=200)
+    return jm.fit(data, num_classes=2, checks=False, num_resamples=200)
 
 
 def test_headline_is_level_4_and_level_3_stands_beside_it(data, auto):
@@ -58,7 +58,7 @@ def test_numbers_are_those_of_the_pure_functions(data, auto):
 
 @pytest.mark.parametrize("method", ["synthetic", "spectral", "factorization"])
 def test_level_3_on_its_own(data, method):
-    result = jm.fit(data, level=3, num_classes=2, method=method, num_resamples=200)
+    result = jm.fit(data, level=3, num_classes=2, checks=False, method=method, num_resamples=200)
     assert (result.level, result.method, result.status) == (3, method, Status.SUCCESS)
     for effect, truth, (lower, upper) in zip(
         result.law.effects, [-0.75, 0.75], result.law_interval.effects, strict=True
@@ -70,7 +70,7 @@ def test_level_3_on_its_own(data, method):
 
 
 def test_influence_and_bootstrap_agree(data, auto):
-    quick = jm.fit(data, num_classes=2, num_resamples=0)
+    quick = jm.fit(data, num_classes=2, checks=False, num_resamples=0)
     assert quick.diagnostics.num_resamples == 0
     for name in ("ate", "naive"):
         assert getattr(quick, name).se == pytest.approx(getattr(auto, name).se, rel=0.2)
@@ -84,9 +84,9 @@ def test_influence_and_bootstrap_agree(data, auto):
 
 
 def test_reduced_rows_give_the_same_result_as_all_rows(data, monkeypatch):
-    reduced = jm.fit(data, num_classes=2, num_resamples=0)
+    reduced = jm.fit(data, num_classes=2, checks=False, num_resamples=0)
     monkeypatch.setattr("jaxmix.features.distinct", lambda d: d)
-    whole = jm.fit(data, num_classes=2, num_resamples=0)
+    whole = jm.fit(data, num_classes=2, checks=False, num_resamples=0)
     assert reduced.num_rows == whole.num_rows == 4000
     assert reduced.ate.value == pytest.approx(whole.ate.value, rel=1e-9)
     assert reduced.ate.se == pytest.approx(whole.ate.se, rel=1e-9)
@@ -94,9 +94,9 @@ def test_reduced_rows_give_the_same_result_as_all_rows(data, monkeypatch):
 
 
 def test_seeds_repeat_and_differ(data, auto):
-    again = jm.fit(data, num_classes=2, num_resamples=200)
+    again = jm.fit(data, num_classes=2, checks=False, num_resamples=200)
     assert again.to_dict() == auto.to_dict()
-    other = jm.fit(data, num_classes=2, num_resamples=200, seed=1)
+    other = jm.fit(data, num_classes=2, checks=False, num_resamples=200, seed=1)
     assert other.ate.value == auto.ate.value
     assert other.ate.se != auto.ate.se
 
@@ -125,7 +125,7 @@ def test_normal_and_percentile_intervals(data):
 
 
 def test_the_treated(data):
-    result = jm.fit(data, num_classes=2, estimand="ATT", num_resamples=0)
+    result = jm.fit(data, num_classes=2, checks=False, estimand="ATT", num_resamples=0)
     truth = jm.populations.paper_main(0.5)
     assert result.ate.value == pytest.approx(float(truth.att), abs=4 * result.ate.se)
     # The treated arm's mean is observed, so the class table and the mean share it.
@@ -158,7 +158,9 @@ def test_covariates_and_pooled_bridge_against_regression_on_rows():
 
 def test_better_turns_the_share_harmed(data):
     higher, lower = (
-        jm.fit(data, level=3, num_classes=2, num_resamples=0, better=b).share_harmed.value
+        jm.fit(
+            data, level=3, num_classes=2, checks=False, num_resamples=0, better=b
+        ).share_harmed.value
         for b in ("higher", "lower")
     )
     assert higher + lower == pytest.approx(1.0)
@@ -170,7 +172,7 @@ def test_outcome_units_are_the_users():
     rows = {name: np.asarray(values) for name, values in rows.items()}
     dollars = rows | {"Y": 1000 * rows["Y"] + 500}
     plain, scaled = (
-        jm.fit(jm.CausalData.from_frame(r, **ROLES), num_classes=2, num_resamples=20)
+        jm.fit(jm.CausalData.from_frame(r, **ROLES), num_classes=2, checks=False, num_resamples=20)
         for r in (rows, dollars)
     )
     assert scaled.ate.se == pytest.approx(1000 * plain.ate.se, rel=1e-6)
@@ -184,7 +186,7 @@ def test_sampling_weights_and_frequency_weights():
     times = np.random.default_rng(0).integers(1, 4, 4000).astype(float)
     frequency = paper_data(extra={"w": times}, weights="w", weights_kind="frequency")
     sampling = paper_data(extra={"w": 7 * times}, weights="w")
-    a, b = (jm.fit(d, num_classes=2, num_resamples=0) for d in (frequency, sampling))
+    a, b = (jm.fit(d, num_classes=2, checks=False, num_resamples=0) for d in (frequency, sampling))
     # One estimate; but counts are more rows, while weights are the same rows.
     assert a.ate.value == pytest.approx(b.ate.value, rel=1e-9)
     assert a.num_rows == times.sum()
@@ -266,7 +268,9 @@ def test_level_3_is_withdrawn_when_its_mean_contradicts_level_4():
         "x0": u + rng.normal(size=n) * 0.5,
     }
     frame["y"] = frame["t"] + 2 * u + rng.normal(size=n)
-    result = jm.fit(causal_data(frame), num_classes=2, method="spectral", num_resamples=0)
+    result = jm.fit(
+        causal_data(frame), num_classes=2, checks=False, method="spectral", num_resamples=0
+    )
     assert result.ate.value == pytest.approx(1.0, abs=4 * result.ate.se)
     test = result.conditional.diagnostics.specification
     assert test.applies
@@ -285,7 +289,7 @@ def test_the_test_of_level_3_has_its_size(method, symbol):
         cells = drawn.counts(np.random.default_rng(seed), 5000)
         t, z, x, y = np.unravel_index(np.repeat(np.arange(cells.size), cells.ravel()), cells.shape)
         data = causal_data({"t": t, "y": y, "z": z.astype(str), "x": x.astype(str)})
-        result = jm.fit(data, level=3, num_classes=2, method=method, num_resamples=0)
+        result = jm.fit(data, level=3, num_classes=2, checks=False, method=method, num_resamples=0)
         assert result.diagnostics.specification.symbol == symbol
         rejected.append(result.diagnostics.specification.rejects())
     assert np.mean(rejected) <= 0.12  # 5 % and three standard errors
@@ -297,7 +301,7 @@ def test_level_3_is_withdrawn_when_level_4_is_rejected():
     cells = drawn.counts(rng, 20_000)
     t, z, x, y = np.unravel_index(np.repeat(np.arange(cells.size), cells.ravel()), cells.shape)
     frame = {"t": t, "y": y + 0.5 * (z % 2) + 0.3 * (z > 1), "z": z.astype(str), "x": x.astype(str)}
-    result = jm.fit(causal_data(frame), num_classes=2, num_resamples=0)
+    result = jm.fit(causal_data(frame), num_classes=2, checks=False, num_resamples=0)
     assert result.diagnostics.specification.rejects()
     assert result.law is None
     assert any("level 3 was withdrawn" in warning for warning in result.warnings)
@@ -322,14 +326,14 @@ def test_merged_classes_are_told():
     t, z, x, y = np.unravel_index(np.arange(16), cells.shape)
     frame = {"t": t, "y": y, "z": z.astype(str), "x": x.astype(str), "count": cells.ravel()}
     data = causal_data(frame, weights="count", weights_kind="frequency")
-    result = jm.fit(data, level=3, num_classes=2, method="synthetic", num_resamples=0)
+    result = jm.fit(data, level=3, num_classes=2, checks=False, method="synthetic", num_resamples=0)
     np.testing.assert_allclose(result.law.effects, 0.25, atol=1e-8)
     np.testing.assert_allclose(result.law.shares, [1.0, 0.0], atol=1e-8)
     assert any("1 of the classes" in warning and "merged" in warning for warning in result.warnings)
 
 
 def test_levels_that_cannot_disagree_are_not_tested(data):
-    result = jm.fit(data, level=3, num_classes=2, method="spectral", num_resamples=0)
+    result = jm.fit(data, level=3, num_classes=2, checks=False, method="spectral", num_resamples=0)
     test = result.diagnostics.specification
     assert not test.applies
     assert "one and the same function" in test.reason
@@ -350,7 +354,9 @@ def test_a_failed_level_3_is_withdrawn_and_the_headline_stands():
     # Every combination as often as any other: the proxies say nothing.
     t, z, x, y = (np.repeat(part, 20) for part in np.unravel_index(np.arange(16), (2, 2, 2, 2)))
     frame = {"t": t, "y": y, "z": z.astype(str), "x": x.astype(str)}
-    result = jm.fit(causal_data(frame), num_classes=2, method="spectral", num_resamples=20)
+    result = jm.fit(
+        causal_data(frame), num_classes=2, checks=False, method="spectral", num_resamples=20
+    )
     assert result.law is result.share_harmed is None
     assert not result.conditional.status.usable
     assert "NOT TO BE USED" in result.summary()
@@ -373,7 +379,9 @@ def test_failed_resamples_are_counted_and_told():
     rows = jm.populations.paper_main(0.5).sample(jax.random.key(4), 60)
     rows = {name: np.asarray(values) for name, values in rows.items()}
     data = jm.CausalData.from_frame(rows, **ROLES)
-    result = jm.fit(data, level=3, num_classes=2, num_resamples=300, method="synthetic")
+    result = jm.fit(
+        data, level=3, num_classes=2, checks=False, num_resamples=300, method="synthetic"
+    )
     d = result.diagnostics
     assert d.num_failed + d.out_of_range > 0
     assert sum(d.failed.values()) == d.num_failed
@@ -406,13 +414,20 @@ def test_progress_is_told_of_every_resample(data):
         ({"bridge": "both"}, "bridge is 'both'"),
         ({"estimand": "LATE"}, "'ATE', 'ATT'"),
         ({"better": "more"}, "'higher', 'lower'"),
-        ({"interval": "bca"}, "'percentile', 'normal'"),
+        ({"interval": "wild"}, "'percentile', 'basic', 'normal'"),
+        ({"interval": "profile", "level": 4}, "'profile' is of maximum-likelihood fits"),
+        (
+            {"interval": "profile", "num_classes": 2, "method": "spectral"},
+            "method 'spectral' is none",
+        ),
+        ({"edge": "y_to_x"}, "edge is 'y_to_x': use one of 'x_to_y', 'z_to_y'"),
+        ({"checks": "some"}, "checks is 'some': use one of True, False"),
         ({"resampling": "wild"}, "'multinomial', 'poisson', 'bayesian'"),
         ({"level": 2}, "level 2 needs a number of classes"),
         ({"method": "factorization"}, "level 3 needs a number of classes"),
         ({"level": 2, "method": "spectral", "num_classes": 2}, "'spectral' is of level 3"),
         ({"level": 4, "method": "factorization"}, "'factorization' is of level 3"),
-        ({"num_classes": "auto"}, "the number of classes 'auto' is not built yet"),
+        ({"num_classes": "best"}, "(--classes) is 'best': give a whole number"),
         ({"num_classes": 0}, "(--classes) is 0"),
         ({"num_classes": 2.0}, "(--classes) is 2.0"),
         (
@@ -443,7 +458,7 @@ def test_what_the_data_cannot_carry():
         extra={"w": np.random.default_rng(0).normal(size=4000)}, covariates=["w"]
     )
     with pytest.raises(InputError, match="covariates \\('w'\\) belong to level 4"):
-        jm.fit(covariates, num_classes=2)
+        jm.fit(covariates, num_classes=2, checks=False)
     assert jm.fit(covariates, num_classes=2, level=4, num_resamples=0).law is None
     arms = paper_data(extra={"T": np.arange(4000) % 3}, control="0")
     with pytest.raises(InputError, match=r"has 3 arms"):
@@ -455,7 +470,12 @@ def test_percentile_intervals_cover_the_effects():
     inside = np.zeros(3)
     for seed in range(100):
         result = jm.fit(
-            paper_data(3000, seed, zt=0.5), level=3, num_classes=2, num_resamples=200, seed=seed
+            paper_data(3000, seed, zt=0.5),
+            level=3,
+            num_classes=2,
+            checks=False,
+            num_resamples=200,
+            seed=seed,
         )
         lower, upper = result.ate.interval
         inside[0] += lower <= 0.0 <= upper
@@ -467,7 +487,7 @@ def test_percentile_intervals_cover_the_effects():
 
 def test_level_2_by_factorization():
     data = paper_data(4000, zt=0.0)
-    result = jm.fit(data, level=2, num_classes=2, num_resamples=100)
+    result = jm.fit(data, level=2, num_classes=2, checks=False, num_resamples=100)
     assert (result.level, result.method) == (2, "factorization")
     assert result.status.usable
     for effect, truth in zip(result.law.effects, [-0.75, 0.75], strict=True):
@@ -475,12 +495,12 @@ def test_level_2_by_factorization():
     assert result.diagnostics.specification.df >= 4  # 15 free cells, 11 parameters
     assert "Z not affecting T" in " ".join(result.summary().split())
     # Where Z does affect T, the level is refuted.
-    wrong = jm.fit(paper_data(4000, zt=1.0), level=2, num_classes=2, num_resamples=0)
+    wrong = jm.fit(paper_data(4000, zt=1.0), level=2, num_classes=2, checks=False, num_resamples=0)
     assert wrong.diagnostics.specification.rejects()
 
 
 def test_class_probabilities_of_rows(data, auto):
-    result = jm.fit(data, level=3, num_classes=2, num_resamples=0)
+    result = jm.fit(data, level=3, num_classes=2, checks=False, num_resamples=0)
     found = result.posterior(data)
     assert found.shape == (4000, 2)
     np.testing.assert_allclose(found.sum(1), 1.0)
@@ -532,7 +552,7 @@ def test_a_failed_closed_form_is_refined_and_that_is_said():
         if found.status in refined:
             break
     assert found.status in refined
-    result = jm.fit(data, level=3, num_classes=2, method="spectral", num_resamples=0)
+    result = jm.fit(data, level=3, num_classes=2, checks=False, method="spectral", num_resamples=0)
     assert result.method == "factorization"
     name = Status(int(found.status)).name
     assert any(f"failed ({name})" in warning for warning in result.warnings)
@@ -544,4 +564,4 @@ def test_a_factorization_of_too_many_moments_is_refused():
     frame = {f"{view}{j}": rng.normal(size=400) for view in "zx" for j in range(17)}
     frame |= {"t": np.arange(400) % 2, "y": rng.normal(size=400)}
     with pytest.raises(InputError, match=r"would weigh 1,296 moments \(2 x 18 x 18 x 2"):
-        jm.fit(causal_data(frame), level=3, num_classes=2, num_resamples=0)
+        jm.fit(causal_data(frame), level=3, num_classes=2, checks=False, num_resamples=0)

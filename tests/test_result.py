@@ -21,7 +21,7 @@ def result():
     rows = {name: np.asarray(values) for name, values in rows.items()}
     rows["Y"] = np.where(np.arange(3000) == 5, np.nan, rows["Y"])
     data = jm.CausalData.from_frame(rows, treatment="T", outcome="Y", z=["Z"], x=["X"])
-    return jm.fit(data, num_classes=2, num_resamples=100)
+    return jm.fit(data, num_classes=2, checks=False, num_resamples=100)
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,14 @@ def failed():
     # Every combination as often as any other: the proxies say nothing.
     t, z, x, y = (np.repeat(part, 20) for part in np.unravel_index(np.arange(16), (2, 2, 2, 2)))
     frame = {"t": t, "y": y, "z": z.astype(str), "x": x.astype(str)}
-    return jm.fit(causal_data(frame), level=3, num_classes=2, method="spectral", num_resamples=20)
+    return jm.fit(
+        causal_data(frame),
+        level=3,
+        num_classes=2,
+        checks=False,
+        method="spectral",
+        num_resamples=20,
+    )
 
 
 def test_summary_says_what_matters(result):
