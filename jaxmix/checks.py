@@ -104,6 +104,8 @@ def checks(
     reason = sensitivity.does_not_apply(moments)
     if not reason and (views.num_clusters or not is_unweighted(views)):
         reason = "sensitivity bounds are for a random sample, without clusters or sampling weights"
+    if level == 2:
+        reason = "sensitivity bounds are level 3's bounds; fit level 3 to see them"
     if not reason and estimator.estimand == "ATT":
         reason = "sensitivity bounds are of effects on everybody, and the estimand is the ATT"
     if not reason and moments.tensor.size > _MOST_CELLS:

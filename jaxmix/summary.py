@@ -67,6 +67,11 @@ def _effect_table(result: Result) -> Table:
     if result.level < 4:
         notes.append(_CAVEAT_CLASSES[result.level])
     notes.append(_ASSUMES[result.level])
+    if result.verdict is not None:
+        notes.append(
+            f"The graph supports level {result.verdict.level} (see 'jaxmix identify'), if it is "
+            "the right graph."
+        )
     title = (
         f"Effect of {result.treatment} ({result.arm} against {result.control}) on "
         f"{result.outcome}, level {result.level} ({method})"
