@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from jaxmix.estimators.least_squares import CUTOFF
 from jaxmix.features import Views
@@ -105,15 +105,19 @@ def of_table(zx: Float[Array, "a d_z d_x"], *, num_tests: int | None = None) -> 
         gram_z, gram_x = z.T @ (row[:, None] * z), x.T @ (column[:, None] * x)
         values, left, right = _decompose(z.T @ p @ x, gram_z, gram_x)
         left, right = z @ left, x @ right
-        each = []
-        for r in range(1, num + 1):
-            kept = 1 + (left[:, : r - 1] * values[: r - 1]) @ right[:, : r - 1].T
-            null = jnp.maximum(jnp.outer(row, column) * kept, 0.0)
-            products = jnp.einsum("ip,jq->ijpq", left[:, r - 1 :], right[:, r - 1 :])
-            products = products.reshape(*p.shape, -1)
-            spread = jnp.einsum("ij,ijp,ijq->pq", null / null.sum(), products, products)
-            each.append(_wald(_beyond(values, r, (left.shape[1], right.shape[1])), spread))
-        statistics, dfs = (jnp.stack(part) for part in zip(*each, strict=True))
+        products = jnp.einsum("ip,jq->ijpq", left, right).reshape(*p.shape, -1)
+        correlations = _diagonal(values, (left.shape[1], right.shape[1]))
+
+        def test(r: Array) -> tuple[Array, Array]:
+            beyond = _beyond(r, correlations)
+            kept = jnp.where(beyond, 0.0, correlations)
+            null = jnp.outer(row, column) * (1 + left @ kept @ right.T)
+            null = jnp.maximum(null, 0.0)
+            own = products * beyond.reshape(-1)
+            spread = jnp.einsum("ij,ijp,ijq->pq", null / null.sum(), own, own)
+            return _wald(jnp.where(beyond, correlations, 0.0).reshape(-1), spread)
+
+        statistics, dfs = jax.lax.map(test, jnp.arange(1, num + 1))
         return n * statistics, dfs, values
 
     if num == 0:
@@ -190,12 +194,15 @@ def _of_rows(views: Views, num: int) -> RankTests:
     weight = views.weight / moments.arm_probabilities[t]
     n = views.multiplicity.sum()
     scale = n / (views.weight * views.multiplicity).sum() ** 2
-    each = []
-    for r in range(1, num + 1):
-        target = jnp.stack([_beyond(own, r, (z.shape[1], x.shape[1])) for own in values])
-        spread = _covariance(views, weight, z[:, r - 1 :], x[:, r - 1 :])
-        each.append(_wald(target.reshape(-1), spread * scale))
-    statistics, dfs = (jnp.stack(part) for part in zip(*each, strict=True))
+    spread = scale * _covariance(views, weight, z, x)
+    correlations = jax.vmap(lambda own: _diagonal(own, (z.shape[1], x.shape[1])))(values)
+
+    def test(r: Array) -> tuple[Array, Array]:
+        beyond = jnp.broadcast_to(_beyond(r, correlations[0]), correlations.shape).reshape(-1)
+        own = jnp.where(beyond, correlations.reshape(-1), 0.0)
+        return _wald(own, jnp.where(beyond[:, None] & beyond, spread, 0.0))
+
+    statistics, dfs = jax.lax.map(test, jnp.arange(1, num + 1))
     return _tests(n * statistics, dfs, values)
 
 
@@ -249,14 +256,26 @@ def _inverse_root(gram: Float[Array, "d d"]) -> Float[Array, "d d"]:
     return (vectors * jnp.where(kept, jnp.where(kept, values, 1.0) ** -0.5, 0.0)) @ vectors.T
 
 
-def _beyond(values: Float[Array, " m"], r: int, shape: tuple[int, int]) -> Float[Array, " l"]:
-    """Return the diagonal block of correlations beyond the first r - 1, as a vector."""
+def _diagonal(values: Float[Array, " m"], shape: tuple[int, int]) -> Float[Array, "p q"]:
     index = jnp.arange(len(values))
-    return jnp.zeros(shape, values.dtype).at[index, index].set(values)[r - 1 :, r - 1 :].reshape(-1)
+    return jnp.zeros(shape, values.dtype).at[index, index].set(values)
+
+
+def _beyond(r: Array, correlations: Float[Array, "p q"]) -> Bool[Array, "p q"]:
+    """Return which pairs of variates lie beyond the first r - 1 on both sides.
+
+    The others are masked, so that the tests of all ranks are one loop: compiled once, and with no
+    two decompositions at a time, which can starve the threads of a processor.
+    """
+    rows, columns = (jnp.arange(size) >= r - 1 for size in correlations.shape)
+    return rows[:, None] & columns
 
 
 def _wald(target: Float[Array, " l"], spread: Float[Array, "l l"]) -> tuple[Array, Array]:
-    """Return ``L' W^+ L`` and the rank of W; the variates have variance 1, hence the cut-off."""
+    """Return ``L' W^+ L`` and the rank of W, in which masked entries are 0.
+
+    The variates have variance 1, hence the cut-off.
+    """
     values, vectors = jnp.linalg.eigh(spread)
     kept = values > max(CUTOFF, cutoff(spread)) * jnp.maximum(values[-1], 1.0)
     along = vectors.T @ target
