@@ -10,7 +10,7 @@ from jaxmix.data import CausalData, read
 from jaxmix.estimates import Estimate
 from jaxmix.estimators import baselines, bridge, factorization, spectral, synthetic
 from jaxmix.fit import fit
-from jaxmix.inference import asymptotic, specification
+from jaxmix.inference import asymptotic, selection, sensitivity, specification
 from jaxmix.inference.resampling import bootstrap
 from jaxmix.latent_classes import LatentClassResult, latent_classes
 from jaxmix.mixture import EffectLaw, Mixture
@@ -42,6 +42,8 @@ __all__ = [
     "moments",
     "populations",
     "read",
+    "selection",
+    "sensitivity",
     "specification",
     "spectral",
     "study",

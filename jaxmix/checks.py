@@ -8,11 +8,17 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.tree_util import Partial
 from jaxtyping import Array
 
+from jaxmix.columns import label
+from jaxmix.data import CausalData
+from jaxmix.estimates import InfluentialRow
 from jaxmix.estimators import spectral
-from jaxmix.features import Views
+from jaxmix.features import Views, distinct
 from jaxmix.inference import resampling, sensitivity, specification
+from jaxmix.inference.asymptotic import most_influential
 from jaxmix.inference.ranks import is_unweighted
 from jaxmix.inference.sensitivity import Sensitivity
 from jaxmix.inference.specification import SpecificationTest
@@ -22,6 +28,7 @@ from jaxmix.plan import Estimator
 from jaxmix.status import Status
 
 _STRENGTHS = (0.0, 0.05, 0.1, 0.2, 0.4)  # of an edge to the outcome, in units of its range
+_INFLUENTIAL = 3  # rows that are listed
 _SPECTRA = 200  # resamples that say how often a spectrum is complex
 _MOST_CELLS = 512  # of a table for which bounds are searched unasked
 
@@ -128,6 +135,36 @@ def checks(
         unit=unit,
     )
     return Checks(tests, spectra, bounds)
+
+
+def influential_rows(
+    estimator: Estimator, data: CausalData, views: Views, context: dict[str, Any]
+) -> tuple[InfluentialRow, ...]:
+    """Return the few rows without which the average effect would differ most."""
+    num = min(_INFLUENTIAL, len(views.t))
+    found = most_influential(Partial(_Effect(estimator), **context), views, num)
+    rows = distinct(data) if views.repeated else data
+    columns = (rows.outcome, *rows.z, *rows.x)
+    listed = []
+    for i, copies, change in zip(*(np.asarray(part) for part in found), strict=True):
+        if not np.isfinite(change):
+            continue
+        values = {data.treatment: data.arms[rows.t[i]]}
+        values |= {
+            c.name: c.levels[c.values[i]] if c.levels else label(c.values[i]) for c in columns
+        }
+        listed.append(InfluentialRow(values, round(float(copies)), float(change)))
+    return tuple(listed)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Effect:
+    """The average effect alone."""
+
+    estimator: Estimator
+
+    def __call__(self, moments: Moments, **context: Any) -> Array:
+        return self.estimator(moments, **context)["effect"]
 
 
 def _as_jax(mixture: Any) -> Any:

@@ -32,20 +32,20 @@ class PerClass(NamedTuple):
     effects: np.ndarray
 
 
-class Influential(NamedTuple):
-    """Rows that move the estimate.
+class InfluentialRow(NamedTuple):
+    """A row that moves the estimate.
 
     Attributes
     ----------
-    row
-        Number of the first such row among those kept, from 0.
+    values
+        Its values by column: treatment, outcome, proxies.
     copies
-        How many rows are identical to it.
+        How many rows it stands for: those identical to it, where rows are merged.
     change
-        By how much the estimate would change, to first order, without them.
+        By how much the estimate would change without them, to first order.
     """
 
-    row: int
+    values: Mapping[str, str]
     copies: int
     change: float
 
@@ -95,7 +95,8 @@ class Diagnostics:
         Share of resamples in which the arms' operators have complex eigenvalues; None where no
         resamples were drawn.
     influential
-        The rows that move the estimate most, largest first: `Influential`.
+        The rows that move the estimate most, largest first: `InfluentialRow`; empty without the
+        further checks.
     """
 
     arm_sizes: Mapping[str, int]
@@ -116,7 +117,7 @@ class Diagnostics:
     ambiguous: int = 0
     tests: Mapping[str, SpecificationTest] = dataclasses.field(default_factory=dict)
     complex_spectra: float | None = None
-    influential: tuple[Influential, ...] = ()
+    influential: tuple[InfluentialRow, ...] = ()
 
     @property
     def num_failed(self) -> int:

@@ -14,6 +14,7 @@ from jaxtyping import Array
 
 from jaxmix import features
 from jaxmix.checks import checks as further_checks
+from jaxmix.checks import influential_rows
 from jaxmix.data import CausalData
 from jaxmix.diagnose import diagnose, evaluate, warnings_of
 from jaxmix.estimates import Classes, Estimate, PerClass
@@ -276,6 +277,9 @@ class _Run:
                 else tuple(at[index].tolist()),
             )
 
+        if self.edge is not None:
+            rows = influential_rows(estimator, data, views, context)
+            diagnostics = dataclasses.replace(diagnostics, influential=rows)
         law = law_se = law_interval = harmed = spread_of_law = bands = checked = None
         if estimator.level < 4:
             law = EffectLaw(

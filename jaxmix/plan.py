@@ -168,6 +168,11 @@ def plan(
             f"{'level 4' if level == 4 else f'method {method!r}'} is none; use the method "
             "'factorization' at level 2 or 3, or the interval 'percentile'"
         )
+    if asked["interval"] == "profile" and asked["strata"] is not None:
+        raise InputError(
+            "interval 'profile' knows no strata: leave strata (--strata) out, or use the interval "
+            "'percentile'"
+        )
     of_classes = method in _CLASS_METHODS
     wants_classes = level in (2, 3) or (
         level == "auto" and (of_classes or num_classes is not None) and method != "bridge"

@@ -202,9 +202,11 @@ def _diagnostic_table(result: Result) -> Table:
     notes += [f"{_TESTS[name]}: {test}." for name, test in d.tests.items()]
     if d.influential:
         top = d.influential[0]
-        rows = f"row {top.row + 1:,}" + (f" and {top.copies - 1:,} like it" * (top.copies > 1))
+        named = ", ".join(f"{name}={value}" for name, value in list(top.values.items())[:6])
+        named += ", ..." if len(top.values) > 6 else ""
+        rows = "the row" if top.copies == 1 else f"the {top.copies:,} rows"
         notes.append(
-            f"Most influential: {rows}; without, the estimate would change by about "
+            f"Most influential: {rows} with {named}; without, the estimate would change by about "
             f"{number(top.change, 3)}."
         )
     if d.num_resamples:

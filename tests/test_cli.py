@@ -201,7 +201,7 @@ WRONG = {
     "bridge": ({}, ["--bridge", "arm"], ["bridge", "'arm'", "'by_arm', 'pooled'"]),
     "estimand": ({}, ["--estimand", "LATE"], ["estimand", "'LATE'", "'ATE', 'ATT'"]),
     "better": ({}, ["--better", "more"], ["better", "'more'", "'higher', 'lower'"]),
-    "interval": ({}, ["--interval", "bca"], ["interval", "'bca'", "'percentile', 'normal'"]),
+    "interval": ({}, ["--interval", "wild"], ["interval", "'wild'", "'percentile', 'basic'"]),
     "features": ({}, ["--features", "dummy"], ["features", "'dummy'", "'auto', 'linear'"]),
     "weights kind": ({}, ["--weights-kind", "iid"], ["'iid'", "'sampling', 'frequency'"]),
     # options that do not go together, or are not built yet

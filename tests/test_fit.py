@@ -420,6 +420,7 @@ def test_progress_is_told_of_every_resample(data):
             {"interval": "profile", "num_classes": 2, "method": "spectral"},
             "method 'spectral' is none",
         ),
+        ({"interval": "profile", "num_classes": 2, "strata": "arm"}, "knows no strata"),
         ({"edge": "y_to_x"}, "edge is 'y_to_x': use one of 'x_to_y', 'z_to_y'"),
         ({"checks": "some"}, "checks is 'some': use one of True, False"),
         ({"resampling": "wild"}, "'multinomial', 'poisson', 'bayesian'"),

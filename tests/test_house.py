@@ -16,7 +16,7 @@ ROOMS = [
     "status", "columns", "solvers", "report", "data", "features", "moments", "mixture",
     "hierarchy", "estimators", "populations", "inference", "latent_classes", "estimates", "summary",
     "result", "plan",
-    "diagnose", "uncertainty", "fit", "study",
+    "diagnose", "uncertainty", "checks", "fit", "study",
     "demo", "cli", "__main__",
 ]  # fmt: skip
 
