@@ -92,7 +92,7 @@ def sweep(
         JAX key, for disturbed starts.
     """
     jobs = np.concatenate([problem.goals, -problem.goals])
-    first = jax.tree.map(lambda part: jnp.stack([part] * len(jobs)), reference)
+    first = jax.tree.map(lambda part: np.stack([part] * len(jobs)), reference)
     narrow = wide = _Ends(np.full(len(jobs), np.inf), first)
     best = np.inf
     for index, strength in enumerate(strengths):
@@ -119,24 +119,23 @@ def _run(
     strength: float,
 ) -> Found:
     """Search from all starts of all jobs, those of a job side by side."""
+    lanes = len(jobs) * len(starts)
     every = jax.tree.map(lambda *parts: _side_by_side(*parts), *starts)
-    goal = jnp.asarray(np.repeat(jobs, len(starts), axis=0))
-    weight, most, top = (jnp.full(len(goal), one) for one in (fit_weight, limit, strength))
-    narrow = jnp.arange(len(goal)) % len(starts) % 2 == 1
-    wide = jnp.maximum(_WIDE_ROOM * problem.cells.sum(), _NARROW_ROOM)
-    room = jnp.where(narrow, _NARROW_ROOM, wide)
-    return search(
-        every,
-        Search(goal, weight, most, top, room),
-        problem.cells,
-        problem.values,
-        problem.edge,
-        len(starts),
+    wide = max(_WIDE_ROOM * float(problem.cells.sum()), _NARROW_ROOM)
+    room = np.where(np.arange(lanes) % len(starts) % 2 == 1, _NARROW_ROOM, wide)
+    searches = Search(
+        goal=jnp.asarray(np.repeat(jobs, len(starts), axis=0)),
+        fit_weight=jnp.asarray(np.full(lanes, fit_weight)),
+        limit=jnp.asarray(np.full(lanes, limit)),
+        strength=jnp.asarray(np.full(lanes, strength)),
+        room=jnp.asarray(room),
     )
+    found = search(every, searches, problem.cells, problem.values, problem.edge, width=len(starts))
+    return jax.tree.map(np.asarray, found)
 
 
-def _side_by_side(*parts: Array) -> Array:
-    return jnp.stack(parts, axis=1).reshape(-1, *parts[0].shape[1:])
+def _side_by_side(*parts: Array) -> np.ndarray:
+    return np.stack(parts, axis=1).reshape(-1, *parts[0].shape[1:])
 
 
 def _extremes(
@@ -149,14 +148,14 @@ def _extremes(
 ) -> tuple[Extremes, _Ends]:
     found = _run(problem, starts, jobs, 0.0, limit, strength)
     by_job = (len(jobs), len(starts))
-    values = np.asarray(found.functionals).reshape(*by_job, -1)
+    values = found.functionals.reshape(*by_job, -1)
     reached = np.einsum("jsm,jm->js", values, jobs)
-    kept = np.asarray(found.feasible).reshape(by_job) & np.isfinite(reached)
+    kept = found.feasible.reshape(by_job) & np.isfinite(reached)
     reached = np.where(kept, reached, np.inf)
     least, winner = reached.min(1), reached.argmin(1)
     some = np.isfinite(least)
-    agree = np.asarray(found.converged).reshape(by_job) & (reached <= least[:, None] + AGREE)
-    broken = ~np.isfinite(np.asarray(found.deviance)).reshape(by_job).all(1)
+    agree = found.converged.reshape(by_job) & (reached <= least[:, None] + AGREE)
+    broken = ~np.isfinite(found.deviance).reshape(by_job).all(1)
     status = np.select(
         [broken, ~some, agree.sum(1) < 2],
         [int(Status.NONFINITE), int(Status.MAX_STEPS), int(Status.STARTS_DISAGREE)],
@@ -167,11 +166,12 @@ def _extremes(
     shown = np.where(some, so_far, np.nan)
     values = np.stack(np.split(shown, 2), axis=1) * np.array([1.0, -1.0])
     lane = np.arange(len(jobs)) * len(starts) + winner
-    mixtures = jax.tree.map(
-        lambda new, old: jnp.where(some.reshape(-1, *[1] * (old.ndim - 1)), new[lane], old),
-        found.parts, before.mixtures,
-    )  # fmt: skip
-    return Extremes(values, np.stack(np.split(status, 2), axis=1)), _Ends(so_far, mixtures)
+    ended = jax.tree.map(
+        lambda new, old: np.where(some.reshape(-1, *[1] * (old.ndim - 1)), new[lane], old),
+        found.parts,
+        before.mixtures,
+    )
+    return Extremes(values, np.stack(np.split(status, 2), axis=1)), _Ends(so_far, ended)
 
 
 def _best_fits(
@@ -181,13 +181,15 @@ def _best_fits(
 
     Searches that ended in worse fits come last.
     """
-    mixtures, values = relabel(fits.parts, fits.functionals, reference)
-    reached = jobs @ np.asarray(values).T
-    worse = np.asarray(~fits.feasible | (fits.deviance > best + FIT_SLACK))
-    order = np.argsort(np.where(worse, np.inf, reached), axis=1)
+    mixtures, values = jax.tree.map(np.asarray, relabel(fits.parts, fits.functionals, reference))
+    worse = ~fits.feasible | (fits.deviance > best + FIT_SLACK)
+    order = np.argsort(np.where(worse, np.inf, jobs @ values.T), axis=1)
     # Not the closest ones alone: starts far apart see more.
-    places = np.linspace(0, max((~worse).sum() - 1, 0), count).round().astype(int)
-    return [jax.tree.map(lambda part: part[order[:, place]], mixtures) for place in places]  # noqa: B023
+    places = np.linspace(0, max(int((~worse).sum()) - 1, 0), count).round().astype(int)
+    return [
+        jax.tree.map(lambda part, chosen=order[:, place]: part[chosen], mixtures)
+        for place in places
+    ]
 
 
 def _disturbed(key: Array, mixtures: Parts, count: int) -> list[Parts]:
