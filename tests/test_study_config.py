@@ -197,6 +197,10 @@ WRONG = {
         changed((ESTIMATORS, '["em"]'), end="[intervals]\nkind = 'delta'\n"), "kind = 'delta'",
         ["em", "no derivatives", "bootstrap"],
     ),
+    "no likelihood to profile": (
+        changed((ESTIMATORS, '["spectral"]'), end="[intervals]\nkind = 'profile'\n"),
+        "kind = 'profile'", ["spectral", "no maximum-likelihood", "bootstrap"],
+    ),
     "no derivatives for the acceleration": (
         changed((ESTIMATORS, '["em"]'), end="[intervals]\nkind = 'bca'\n"), "kind = 'bca'",
         ["em", "no derivatives", "'bca'", "bootstrap"],

@@ -12,6 +12,7 @@ from scipy.stats import norm
 import jaxmix as jm
 from jaxmix import study
 from jaxmix.estimators import baselines
+from jaxmix.inference import profile
 from jaxmix.solvers import sampling
 from jaxmix.status import Status
 from jaxmix.study.sweep import cell_key
@@ -218,6 +219,22 @@ def test_bootstrap_intervals_are_those_of_a_loop(tmp_path):
         assert found["ate_upper"][i] == pytest.approx(upper, rel=1e-7)
         assert found["ate_se"][i] == pytest.approx(np.std(values, ddof=1), rel=1e-7)
     assert left_out > 0
+
+
+def test_profile_intervals_are_those_of_the_library(tmp_path):
+    text = RESAMPLED.replace('["bridge"]', '["factorization"]').replace("bootstrap", "profile")
+    text = text.replace("num_resamples = 30\n", "").replace(f"num_rows = {N}", "num_rows = 1000")
+    store = ran(tmp_path, text)
+    found = of(store, "factorization")
+    for i in (0, 3):
+        moments, _ = draw(store, i)
+        solution = jm.factorization.solve(moments, 2, key=jax.random.key(0))
+        own = profile.intervals(moments, 2, solution.stats["start"], confidence=0.8)
+        assert [found["ate_lower"][i], found["ate_upper"][i]] == pytest.approx(own.effect, abs=1e-4)
+        ends = np.stack([found["effects_lower"][i], found["effects_upper"][i]], axis=1)
+        np.testing.assert_allclose(ends, own.effects, atol=1e-4)
+        width = float(own.effect[1] - own.effect[0])
+        assert found["ate_se"][i] == pytest.approx(width / 2 / 1.2815515655446004, abs=1e-4)
 
 
 @pytest.fixture(scope="module", params=["spectral", "factorization"])

@@ -11,7 +11,7 @@ from jaxmix.inference import intervals as intervals_
 from jaxmix.study.methods import METHODS, Chosen
 from jaxmix.study.source import Source, check_among, check_keys, check_type, suggest
 
-INTERVALS = ("delta", "bootstrap", *intervals_.KINDS)
+INTERVALS = ("delta", "profile", "bootstrap", *intervals_.KINDS)
 _BY_DERIVATIVES = ("delta", "studentized", "bca")
 FIGURES = ("curves", "histograms")
 
@@ -29,8 +29,9 @@ class Intervals:
     Attributes
     ----------
     kind
-        ``"delta"``: normal, by the delta method. The others take multinomial resamples of the
-        table: ``"percentile"`` (also called ``"bootstrap"``), ``"basic"``, ``"normal"``,
+        ``"delta"``: normal, by the delta method. ``"profile"``: profile likelihood, of
+        maximum-likelihood factorizations. The others take multinomial resamples of the table:
+        ``"percentile"`` (also called ``"bootstrap"``), ``"basic"``, ``"normal"``,
         ``"studentized"`` or ``"bca"``; see `jaxmix.inference.intervals`.
     confidence
         Of the intervals.
@@ -41,6 +42,11 @@ class Intervals:
     kind: str
     confidence: float = 0.95
     num_resamples: int = 200
+
+    @property
+    def takes_resamples(self) -> bool:
+        """Whether intervals come from resampled tables."""
+        return self.kind not in ("delta", "profile")
 
 
 def check_name(source: Source, keys: tuple[str, ...], name: str) -> None:
@@ -108,6 +114,10 @@ def intervals_of(source: Source, estimators: Sequence[Chosen]) -> Intervals | No
         source.fail(("intervals", "num_resamples"),
                     f"num_resamples is {intervals.num_resamples}; use at least 20")  # fmt: skip
     for chosen in estimators:
+        if intervals.kind == "profile" and not chosen.is_likelihood:
+            source.fail(("intervals", "kind"), f"{chosen.label} is no maximum-likelihood "
+                        "factorization, of which \"profile\" intervals are; use \"delta\" or "
+                        "\"bootstrap\"")  # fmt: skip
         if intervals.kind in _BY_DERIVATIVES and not METHODS[chosen.method].differentiable:
             source.fail(("intervals", "kind"), f"{chosen.label} has no derivatives for intervals "
                         f"by {intervals.kind!r}; use \"bootstrap\", or leave it out")  # fmt: skip

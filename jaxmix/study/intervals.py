@@ -1,8 +1,9 @@
-"""Standard errors and intervals of replicates: the delta method, or resamples of the table."""
+"""Standard errors and intervals of replicates: delta method, profile likelihood, resamples."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from statistics import NormalDist
 from typing import NamedTuple
 
 import jax
@@ -11,7 +12,9 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxmix import moments as moments_
+from jaxmix.estimators import factorization
 from jaxmix.estimators.factorization import counts_of
+from jaxmix.inference import profile
 from jaxmix.inference.asymptotic import delta_covariance
 from jaxmix.inference.drawing import Units
 from jaxmix.inference.intervals import interval, normal_interval
@@ -47,6 +50,22 @@ def by_delta(
     se = jnp.sqrt(jnp.diagonal(covariance))
     lower, upper = normal_interval(_vector(estimate), se, intervals.confidence)
     return _spread(se, lower, upper, estimate)
+
+
+def by_profile(
+    chosen: Chosen, moments: Moments, k: int, estimate: Estimated, key: Array, intervals: Intervals
+) -> Spread:
+    """Return profile-likelihood intervals; as standard error their half width over z."""
+    options = dict(chosen.options)
+    law = factorization.effect_law(moments, k, key=key, **options)
+    found = profile.intervals(
+        moments, k, law.stats["start"],
+        level=options.get("level", 3), confidence=intervals.confidence,
+    )  # fmt: skip
+    ends = jnp.concatenate([found.effect[None], found.effects, found.shares])
+    lower, upper = ends[:, 0], ends[:, 1]
+    z = NormalDist().inv_cdf(0.5 + intervals.confidence / 2)
+    return _spread((upper - lower) / (2 * z), lower, upper, estimate)
 
 
 def by_resamples(

@@ -86,6 +86,11 @@ class Chosen:
         """Whether the method needs the covariance of the moments."""
         return ("loss", "gmm") in self.options
 
+    @property
+    def is_likelihood(self) -> bool:
+        """Whether the method is a factorization by maximum likelihood."""
+        return self.method == "factorization" and dict(self.options).get("loss", "kl") == "kl"
+
     def __call__(self, moments: Moments, k: int, key: Array) -> Estimated:
         """Estimate from moments."""
         return METHODS[self.method].estimate(moments, k, key, **dict(self.options))

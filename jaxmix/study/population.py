@@ -108,7 +108,7 @@ class PopulationSpec:
         method, place = METHODS[chosen.method], ("estimators",)
         options = dict(chosen.options)
         loss = options.get("loss", "kl")
-        by_likelihood = chosen.method == "factorization" and loss == "kl"
+        by_likelihood = chosen.is_likelihood
         if (method.needs_table or by_likelihood) and not self.is_table:
             others = "spectral, synthetic or bridge"
             if by_likelihood:

@@ -22,7 +22,7 @@ from jaxtyping import Array, Int
 
 from jaxmix.study.choices import Intervals
 from jaxmix.study.config import Cell, Config
-from jaxmix.study.intervals import Spread, by_delta, by_resamples, resample
+from jaxmix.study.intervals import Spread, by_delta, by_profile, by_resamples, resample
 from jaxmix.study.methods import Chosen, Estimated
 from jaxmix.study.population import PopulationSpec
 
@@ -168,7 +168,7 @@ def _chunk(cell: Cell, config: Config) -> int:
         numbers += size**2
     if not cell.population.is_table:
         numbers += 2 * cell.num_rows * sum(shape[1:])
-    if config.intervals is not None and config.intervals.kind != "delta":
+    if config.intervals is not None and config.intervals.takes_resamples:
         numbers *= config.intervals.num_resamples
         if config.intervals.kind == "studentized":
             numbers *= _DERIVATIVES
@@ -224,7 +224,7 @@ def _replicate(population: Any, key: Array, num_rows: Array, plan: Plan) -> Any:
     covariance = _needs_covariance(plan.estimators, plan.intervals)
     moments = population.sample_moments(of_data, n, covariance=covariance)
     intervals, tables = plan.intervals, None
-    if intervals is not None and intervals.kind != "delta":
+    if intervals is not None and intervals.takes_resamples:
         tables = resample(moments, of_tables, intervals.num_resamples)
     estimates, spreads = [], []
     for chosen in plan.estimators:
@@ -234,6 +234,8 @@ def _replicate(population: Any, key: Array, num_rows: Array, plan: Plan) -> Any:
         spread = None
         if intervals is not None and tables is not None:
             spread = by_resamples(again, moments, tables, estimate, own, intervals)
+        elif intervals is not None and intervals.kind == "profile":
+            spread = by_profile(chosen, moments, plan.num_classes, estimate, own, intervals)
         elif intervals is not None:
             spread = by_delta(chosen, moments, plan.num_classes, estimate, own, intervals)
         estimates.append(estimate)
