@@ -90,9 +90,7 @@ def target(moments: Moments, weighted: bool) -> Target:
     dtype = moments.tensor.dtype
     if weighted:
         assert moments.covariance is not None
-        values, vectors = jnp.linalg.eigh(jax.lax.stop_gradient(moments.covariance))
-        kept = values > CUTOFF * values[-1]
-        root = (vectors * jnp.where(kept, jnp.where(kept, values, 1.0) ** -0.5, 0.0)).T
+        root = _root(jax.lax.stop_gradient(moments.covariance))
     else:
         root = jnp.eye(size, dtype=dtype)
     last = moments.value_y[-1] if moments.value_y.shape[0] == 2 else jnp.asarray(1.0, dtype)
@@ -102,6 +100,16 @@ def target(moments: Moments, weighted: bool) -> Target:
         jnp.isfinite(moments.num_rows), moments.num_rows, jnp.finfo(dtype).eps ** (-2 / 3)
     )
     return Target(moments.tensor, root, limits, scale.astype(dtype))
+
+
+def _root_of(covariance: Float[Array, "m m"]) -> Float[Array, "m m"]:
+    values, vectors = jnp.linalg.eigh(covariance)
+    kept = values > CUTOFF * values[-1]
+    return (vectors * jnp.where(kept, jnp.where(kept, values, 1.0) ** -0.5, 0.0)).T
+
+
+# A chunk at a time: long batches of decompositions side by side can block each other's threads.
+_root = batched(functools.partial(by_chunks, jax.vmap(_root_of)))
 
 
 def profiles(coordinates: Coordinates, limits: Float[Array, " 2"], layout: Layout) -> Profiles:
