@@ -230,7 +230,9 @@ def test_profile_intervals_are_those_of_the_library(tmp_path):
         moments, _ = draw(store, i)
         solution = jm.factorization.solve(moments, 2, key=jax.random.key(0))
         own = profile.intervals(moments, 2, solution.stats["start"], confidence=0.8)
-        assert [found["ate_lower"][i], found["ate_upper"][i]] == pytest.approx(own.effect, abs=1e-4)
+        assert [found["ate_lower"][i], found["ate_upper"][i]] == pytest.approx(
+            own.effect.tolist(), abs=1e-4
+        )
         ends = np.stack([found["effects_lower"][i], found["effects_upper"][i]], axis=1)
         np.testing.assert_allclose(ends, own.effects, atol=1e-4)
         width = float(own.effect[1] - own.effect[0])
