@@ -155,7 +155,7 @@ def _extremes(
     least, winner = reached.min(1), reached.argmin(1)
     some = np.isfinite(least)
     agree = found.converged.reshape(by_job) & (reached <= least[:, None] + AGREE)
-    broken = ~np.isfinite(found.deviance).reshape(by_job).all(1)
+    broken = np.all(~np.isfinite(found.deviance.reshape(by_job)), axis=1)
     status = np.select(
         [broken, ~some, agree.sum(1) < 2],
         [int(Status.NONFINITE), int(Status.MAX_STEPS), int(Status.STARTS_DISAGREE)],
