@@ -15,6 +15,7 @@ from jaxmix.estimates import Diagnostics
 from jaxmix.estimators.bridge import proxy_singular_values, weakest_direction
 from jaxmix.features import Views, constant_within_arms
 from jaxmix.inference import asymptotic
+from jaxmix.inference.level_tests import left_to_test
 from jaxmix.inference.specification import (
     SpecificationTest,
     contrast_test,
@@ -105,7 +106,7 @@ def diagnose(
     if estimator.level == 4:
         test = overidentification(views, rank=k, form=estimator.form, estimand=estimator.estimand)
     else:
-        test = _test_of_fit(estimator, data, views, stats)
+        test = _test_of_fit(estimator, data, views, stats, context)
         if not test.applies and estimator.level == 3:
             test = _compare_levels(estimator, views, context)
     diagnostics = Diagnostics(
@@ -125,14 +126,21 @@ def diagnose(
 
 
 def _test_of_fit(
-    estimator: Estimator, data: CausalData, views: Views, stats: dict[str, float]
+    estimator: Estimator,
+    data: CausalData,
+    views: Views,
+    stats: dict[str, float],
+    context: dict[str, Any],
 ) -> SpecificationTest:
     """Test the level by how well the factorization fits, where there is one."""
     symbol = "G2" if "g2" in stats else "J"
+    df = stats.get("df", 1)
+    if symbol == "G2":
+        df = left_to_test(from_rows(views), context["start"], level=estimator.level)
     cells = views.num_arms * views.z.shape[1] * views.x.shape[1] * views.y.shape[1]
     return fit_test(
         stats.get(symbol.lower(), np.nan),
-        int(stats.get("df", 1)) + int(stats.get("num_zero", 0)),
+        int(df),
         level=estimator.level,
         symbol=symbol,
         rows_per_cell=data.num_rows / cells if symbol == "G2" else None,

@@ -21,6 +21,7 @@ from jaxmix.estimates import Classes, Estimate, PerClass
 from jaxmix.features import Views, cell_names, distinct
 from jaxmix.inference import selection
 from jaxmix.inference.bands import LawBands
+from jaxmix.inference.subject import MAX_MOMENTS
 from jaxmix.mixture import EffectLaw
 from jaxmix.plan import AUTO, Estimator, declare, plan
 from jaxmix.result import Result
@@ -28,7 +29,6 @@ from jaxmix.status import InputError, Status
 from jaxmix.uncertainty import Settings, uncertainty
 
 _REFINED = (Status.COMPLEX_SPECTRUM, Status.INDEFINITE_MOMENTS, Status.OUT_OF_RANGE)
-_MAX_MOMENTS = 1024  # a weight of gmm has the square of that many numbers
 
 
 def fit(
@@ -194,10 +194,10 @@ def _check_size(estimator: Estimator, views: Views, method: str) -> None:
     if estimator.method != "factorization" or (views.num_shared == 0 and views.onehot_y):
         return
     sizes = (views.num_arms, views.z.shape[1], views.x.shape[1], views.y.shape[1])
-    if (num := int(np.prod(sizes))) > _MAX_MOMENTS:
+    if (num := int(np.prod(sizes))) > MAX_MOMENTS:
         raise InputError(
             f"the factorization would weigh {num:,} moments ({' x '.join(map(str, sizes))}: arms, "
-            f"z, x and outcome features), and {_MAX_MOMENTS:,} is the most; use fewer or coarser "
+            f"z, x and outcome features), and {MAX_MOMENTS:,} is the most; use fewer or coarser "
             "columns, or the method 'spectral'"
         )
 

@@ -48,9 +48,9 @@ def test_intervals_of_a_likelihood_fit_are_those_of_the_profile(checked, rows):
     np.testing.assert_allclose(checked.spread.interval, found.spread, atol=1e-4)
     assert beside.ate.se > 0
     # The harmed class is the first: its share's interval, projected.
-    assert checked.share_harmed.interval == pytest.approx(found.shares[0], abs=1e-4)
+    assert checked.share_harmed.interval == pytest.approx(found.shares[0].tolist(), abs=1e-4)
     assert checked.cdf(0.0).interval == checked.share_harmed.interval
-    assert checked.quantile(0.1).interval == pytest.approx(found.effects[0], abs=1e-4)
+    assert checked.quantile(0.1).interval == pytest.approx(found.effects[0].tolist(), abs=1e-4)
     assert checked.bands.groups == ((0,), (1,))
 
 

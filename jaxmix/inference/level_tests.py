@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -85,6 +85,24 @@ def fit_statistic(
     num_moments = jnp.sum(jnp.any(fitted.target.root != 0, axis=1))
     left = _left_of_moments(lambda floor: num_moments - fitted.rank(floor))
     return chi_square(fitted.j, left, fitted.found)
+
+
+@functools.partial(jax.jit, static_argnames="level")
+def left_to_test(moments: Moments, start: Any, *, level: int = 3) -> Int[Array, ""]:
+    """Return the degrees of freedom of G^2 at a fit that is there already.
+
+    Parameters
+    ----------
+    moments
+        Of a table.
+    start
+        ``sol.stats["start"]`` of `jaxmix.factorization.solve` with loss ``"kl"``.
+    level
+        Of the fit.
+    """
+    cells = factorization.cells_of(moments, level)
+    fitted = _TableFit(cells, Factors(*start), jnp.zeros((), cells.dtype), jnp.asarray(True))
+    return _left(fitted, lambda factors: jnp.subtract(*table_ranks(factors)))
 
 
 def nested_statistic(

@@ -17,13 +17,13 @@ from jaxmix.estimators.table import Cells
 from jaxmix.features import Views, encode
 from jaxmix.inference import criteria, ranks
 from jaxmix.inference.choice import Candidate, Context, Selection, decide
+from jaxmix.inference.subject import MAX_MOMENTS
 from jaxmix.moments import from_rows
 from jaxmix.status import InputError
 
 __all__ = ["Candidate", "Selection", "num_classes"]
 
 _MOST_CLASSES = 8  # fitted where the user names no maximum
-_MAX_MOMENTS = 1024  # a weight of J has the square of that many numbers
 _STRONG = 10.0  # difference of BIC beyond which no resamples are spent on what is smaller
 _RISES = 2  # rises of the criterion in a row after which more classes are not fitted
 
@@ -155,8 +155,8 @@ def _source(data: Any) -> _Source:
         no_fit = "classes are not fitted beside covariates"
     elif table:
         table_of = jnp.round(from_rows(data).tensor * n)
-    elif num > _MAX_MOMENTS:
-        no_fit = f"there are {num:,} moments, and more than {_MAX_MOMENTS:,} are not weighed"
+    elif num > MAX_MOMENTS:
+        no_fit = f"there are {num:,} moments, and more than {MAX_MOMENTS:,} are not weighed"
     return _Source(data, table_of, n, data.max_rank, no_fit)
 
 
