@@ -1,9 +1,9 @@
 """Coverage and width of the intervals, and whether the warnings fire where coverage fails.
 
 Run ``python -m experiments.verdicts.coverage [PART ...] [--datasets N]``; the parts are likelihood
-(profile intervals of tables), moments (rows with Gaussian proxies), weak (proxies that fade) and
-ties (effects that meet), and each prints one table. Intervals are nominal 95 %; the Monte Carlo
-standard error of a coverage of 95 % is printed with each part.
+(profile intervals of tables), moments (rows with Gaussian proxies), weak (proxies that fade), many
+(many weak columns of z) and ties (effects that meet), and each prints one table. Intervals are
+nominal 95 %; the Monte Carlo standard error of a coverage of 95 % is printed with each part.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def _by_profile(k: int, level: int, draw: Callable | None) -> Callable:
             "found": found._asdict(), "status": sol.status, "f": effective_f(moments, k),
             "truth": {"effects": law.effects, "shares": law.shares, "ate": population.ate},
             "bound": {"effects": bound.effects, "shares": bound.shares, "ate": bound.ate},
-            "wald": wald(moments, k, sol),
+            "wald": wald(moments, k),
         }  # fmt: skip
 
     return jax.jit(jax.vmap(one, (0, None, None)))
@@ -57,15 +57,16 @@ def effective_f(moments: Any, k: int) -> jax.Array:
     table = jm.moments.from_counts(moments.tensor * moments.num_rows, covariance=True)
     value = proxy_singular_values(moments)[:, k - 1]
 
-    def entries(m: Any) -> jax.Array:
-        return jnp.stack([side.ravel() for side in weakest_direction(m, k - 1)])
+    def noise(side: int) -> jax.Array:
+        def entries(m: Any) -> jax.Array:
+            return weakest_direction(m, k - 1)[side].ravel()
 
-    spread = jnp.diagonal(delta_covariance(lambda m: entries(m).ravel(), table))
-    noise = spread.reshape(2, len(value), -1).sum(-1)
-    return jnp.min(value**2 / noise.max(0))
+        return jnp.diagonal(delta_covariance(entries, table)).reshape(len(value), -1).sum(1)
+
+    return jnp.min(value**2 / jnp.maximum(noise(0), noise(1)))
 
 
-def wald(moments: Any, k: int, sol: Any) -> tuple[jax.Array, jax.Array]:
+def wald(moments: Any, k: int) -> tuple[jax.Array, jax.Array]:
     """Return the bridge's average effect at this rank, and its delta-method standard error."""
     table = jm.moments.from_counts(moments.tensor * moments.num_rows, covariance=True)
 
@@ -103,7 +104,7 @@ def of_law(effects: np.ndarray, cumulative: np.ndarray, truth: dict) -> dict[str
     return {"ends": np.array(harmed), "truth": np.array(true), "resolved": np.array(resolved)}
 
 
-def line(title: str, n: int, cells: list[str]) -> None:
+def line(title: str, n: int | str, cells: list[str]) -> None:
     """Print one row."""
     print(f"{title:34} {n:>6}  " + "  ".join(cells), flush=True)
 
@@ -125,7 +126,7 @@ def likelihood(datasets: int) -> None:
     designs += [(f"strong, k {k}, d {d}", 5_000, k, None, draw) for (k, d), draw in strong.items()]
     print("\nProfile-likelihood intervals: coverage (%), and width over 2 x 1.96 Cramer-Rao errors")
     print(f"Monte Carlo error {100 * np.sqrt(0.0475 / datasets):.2f}; classes separated by |")
-    line("design", 0, ["ATE", "shares", "effects", "harmed", "| width: ATE", "shares", "effects",
+    line("design", "n", ["ATE", "shares", "effects", "harmed", "| width: ATE", "shares", "effects",
                        "harmed", "| BOUNDARY", "not settled"])  # fmt: skip
     for title, n, k, population, draw in designs:
         out = run(_by_profile(k, 3, draw), datasets, population, jnp.asarray(float(n)))
@@ -147,7 +148,7 @@ def moments(datasets: int) -> None:
     """Rows with Gaussian proxies, fitted by weighted least squares: delta method, bootstrap."""
     print("\nGaussian proxies (gmm): coverage (%) of delta-method and of percentile intervals")
     print(f"Monte Carlo error {100 * np.sqrt(0.0475 / datasets):.2f}; classes separated by |")
-    line("design", 0, ["ATE", "shares", "effects", "| width: ATE", "shares", "effects",
+    line("design", "n", ["ATE", "shares", "effects", "| width: ATE", "shares", "effects",
                        "| usable"])  # fmt: skip
     for k in (2, 3):
         for n in (2_000, 10_000):
@@ -224,6 +225,34 @@ def weak(datasets: int) -> None:
             print(f"  F from {low:>4g} to {high:<6g} " + "  ".join(cells) + f"   {own.sum():>8}")
 
 
+def many(datasets: int) -> None:
+    """Many columns of z that say little: two-stage least squares leans towards the naive answer."""
+    print("\nMany weak z (block design, 8 levels of Z, 2 of X, n = 2,000): the bridge's normal")
+    print("intervals, by effective F: coverage (%) of the ATE, and share of the naive bias left")
+    every = []
+    for strength in (0.9, 0.8, 0.7, 0.65, 0.6, 0.57, 0.55, 0.53, 0.51):
+        population = jm.populations.block(d_z=8, z_strength=strength, x_strength=0.8)
+        value, se, f = run(_by_bridge, datasets, population)
+        bias = (value - float(population.ate)) / float(population.naive - population.ate)
+        every.append((f, np.abs(value - float(population.ate)) <= Z * se, bias))
+    f, hits, bias = (np.concatenate(part) for part in zip(*every, strict=True))
+    for low, high in itertools.pairwise([0, 1.5, 2, 3, 5, 7, 10, 15, 25, 50, np.inf]):
+        own = (f >= low) & (f < high)
+        if own.sum() > 30:
+            print(f"  F from {low:>4g} to {high:<6g} {100 * hits[own].mean():8.1f} "
+                  f"{np.median(bias[own]):8.2f}   {own.sum():>6} data sets")  # fmt: skip
+
+
+@jax.jit
+def _by_bridge(keys: jax.Array, population: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def one(key: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        moments = jm.moments.from_counts(population.counts(key, 2000))
+        value, se = wald(moments, 2)
+        return value, se, effective_f(moments, 2)
+
+    return jax.vmap(one)(keys)
+
+
 def ties(datasets: int) -> None:
     """Effects that meet: coverage by class, and how often classes are called unresolved."""
     print("\nThree classes, two of them with effects a gap apart (n = 5,000): coverage (%)")
@@ -246,7 +275,7 @@ def ties(datasets: int) -> None:
               f"{parts[0]:>17} | {parts[1]:>19}", flush=True)  # fmt: skip
 
 
-PARTS = {"likelihood": likelihood, "moments": moments, "weak": weak, "ties": ties}
+PARTS = {"likelihood": likelihood, "moments": moments, "weak": weak, "many": many, "ties": ties}
 
 
 def main() -> None:
