@@ -22,7 +22,7 @@ from jaxmix.inference.strength import (
 )
 from jaxmix.status import Status
 
-_SPREAD = 0.6  # of the logarithms of disturbed probabilities; every other start has three times it
+_SPREAD = 0.6  # of the logarithms of disturbed probabilities; all starts but one have thrice that
 _UNLIMITED = 1e30
 _WIDE_ROOM, _NARROW_ROOM = 3e-3, 0.3  # log-likelihood units: per row, and in all
 
@@ -195,7 +195,7 @@ def _best_fits(
 def _disturbed(key: Array, mixtures: Parts, count: int) -> list[Parts]:
     """Return disturbed copies of mixtures: probabilities times exponentials of normal numbers."""
     return [
-        _disturb(jax.random.fold_in(key, j), mixtures, _SPREAD * (1 + 2 * (j % 2)))
+        _disturb(jax.random.fold_in(key, j), mixtures, _SPREAD * (3 if j else 1))
         for j in range(count)
     ]
 
