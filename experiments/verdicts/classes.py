@@ -81,7 +81,7 @@ def _choose(
         for n in sizes:
             began = time.perf_counter()
             index = jnp.arange(datasets)
-            cells = _drawn(k, d, family)(index, jnp.float64(n))
+            cells = jax.block_until_ready(_drawn(k, d, family)(index, jnp.float64(n)))
             tests = jax.tree.map(np.asarray, _tested(cells))
             # Fits end where BIC has risen twice.
             each = [_fitted(j)(cells, index) for j in range(1, min(d, k + 2) + 1)]
@@ -131,7 +131,8 @@ def rank(datasets: int) -> None:
         if k == d:
             continue  # nothing is left to reject
         for n in (1_000, 10_000, 100_000):
-            tests = _tested(_drawn(k, d)(jnp.arange(datasets), jnp.float64(n)))
+            cells = jax.block_until_ready(_drawn(k, d)(jnp.arange(datasets), jnp.float64(n)))
+            tests = _tested(cells)
             found = np.asarray(ranks.rank_of(tests, SIZE))
             rate = np.mean(np.asarray(tests.p_value)[:, k - 1] < SIZE)
             print(
@@ -188,10 +189,12 @@ def main() -> None:
     )
     parser.add_argument("parts", nargs="*", help="choice, hard, rank, ratio")
     parser.add_argument("--features", type=int, choices=(4, 6), help="designs of one size alone")
+    parser.add_argument("--classes", type=int, choices=(1, 2, 3, 4), help="of one number alone")
     parser.add_argument("--datasets", type=int, help="data sets of each design")
     asked = parser.parse_args()
-    if asked.features:
-        DESIGNS[:] = [design for design in DESIGNS if design[1] == asked.features]
+    DESIGNS[:] = [
+        (k, d) for k, d in DESIGNS if k == (asked.classes or k) and d == (asked.features or d)
+    ]
     for name in asked.parts or PARTS:
         part, datasets = PARTS[name]
         print(f"\n{part.__doc__}\n")
