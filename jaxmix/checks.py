@@ -12,7 +12,6 @@ import numpy as np
 from jax.tree_util import Partial
 from jaxtyping import Array
 
-from jaxmix.columns import label
 from jaxmix.data import CausalData
 from jaxmix.estimates import InfluentialRow
 from jaxmix.estimators import spectral
@@ -151,7 +150,7 @@ def influential_rows(
             continue
         values = {data.treatment: data.arms[rows.t[i]]}
         values |= {
-            c.name: c.levels[c.values[i]] if c.levels else label(c.values[i]) for c in columns
+            c.name: c.levels[c.values[i]] if c.levels else f"{c.values[i]:.6g}" for c in columns
         }
         listed.append(InfluentialRow(values, round(float(copies)), float(change)))
     return tuple(listed)

@@ -264,8 +264,8 @@ def _diagonal(values: Float[Array, " m"], shape: tuple[int, int]) -> Float[Array
 def _beyond(r: Array, correlations: Float[Array, "p q"]) -> Bool[Array, "p q"]:
     """Return which pairs of variates lie beyond the first r - 1 on both sides.
 
-    The others are masked, so that the tests of all ranks are one loop: compiled once, and with no
-    two decompositions at a time, which can starve the threads of a processor.
+    The others are masked, so that the tests of all ranks are one loop, compiled once, with one
+    decomposition at a time.
     """
     rows, columns = (jnp.arange(size) >= r - 1 for size in correlations.shape)
     return rows[:, None] & columns
