@@ -115,7 +115,8 @@ def uncertainty(
         plain = uncertainty(
             estimator, views, point, context, dataclasses.replace(settings, interval="percentile")
         )
-        if not has_likelihood(estimator, views) or settings.strata is not None:
+        usable = Status(int(point["status"])).usable
+        if not usable or not has_likelihood(estimator, views) or settings.strata is not None:
             return plain
         return _by_profile(estimator, views, context, settings.confidence, plain)
     strata = views.t if settings.strata == "arm" else None
