@@ -115,7 +115,8 @@ class Selection:
         """Return the candidates, and under them the reasons and doubts."""
         heading = "The evidence is thin: " if self.thin else ""
         notes = [*self.reasons, *(heading + doubt for doubt in self.doubts)]
-        return dataclasses.replace(self.table, notes=[note + "." for note in notes])
+        sentences = [f"{note[0].upper()}{note[1:]}." for note in notes]
+        return dataclasses.replace(self.table, notes=sentences)
 
     def __str__(self) -> str:
         return self.summary()
