@@ -24,7 +24,7 @@ def _forget_compiled_code():
 
 @pytest.fixture(autouse=True)
 def _forget_it_sooner():
-    """The same between the tests of a module that compiles very much."""
+    """Do the same between the tests of a module that compiles very much."""
     yield
     if MAPS.exists() and MAPS.read_bytes().count(b"\n") > MOST_MAPS:
         jax.clear_caches()
