@@ -44,6 +44,8 @@ class Checks:
         Share of resamples whose operators have complex eigenvalues, or None.
     sensitivity
         Bounds where level 3's assumption fails, or None.
+    gap, condition
+        Of the spectral operator at this number of classes, whatever the method of the estimate.
     untested
         Why there are no such bounds; empty where there are.
     """
@@ -51,6 +53,8 @@ class Checks:
     tests: Mapping[str, SpecificationTest]
     complex_spectra: float | None
     sensitivity: Sensitivity | None
+    gap: float | None = None
+    condition: float | None = None
     untested: str = ""
 
 
@@ -98,7 +102,10 @@ def checks(
         else:
             tests["arms"] = specification.arms_test(views, k, seed=seed)
             tests["range"] = specification.range_test(views, k)
-    spectra = None
+    spectra = gap = condition = None
+    if k > 1:
+        found = spectral.solve(moments, k).stats
+        gap, condition = (float(found[name]) for name in ("gap", "condition"))
     if num_resamples:
         drawn = resampling.bootstrap(
             _Spectrum(k),
@@ -120,7 +127,7 @@ def checks(
             f"to {_MOST_CELLS}; jaxmix.sensitivity.bounds takes any table"
         )
     if reason:
-        return Checks(tests, spectra, None, reason)
+        return Checks(tests, spectra, None, gap, condition, reason)
     span = float(moments.range_y[1] - moments.range_y[0])
     bounds = sensitivity.bounds(
         moments,
@@ -133,7 +140,7 @@ def checks(
         better=estimator.better,
         unit=unit,
     )
-    return Checks(tests, spectra, bounds)
+    return Checks(tests, spectra, bounds, gap, condition)
 
 
 def influential_rows(

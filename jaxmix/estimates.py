@@ -69,8 +69,8 @@ class Diagnostics:
         Effective F of the smallest of them that was used, by arm: its square over what sampling
         noise alone would make of it; below 10 the proxies count as weak.
     gap, condition
-        Level 3 by the spectral operator: the smallest distance of eigenvalues in units of the
-        outcome's range, and the condition of the class profiles.
+        Of the spectral operator: the smallest distance of eigenvalues in units of the outcome's
+        range, and the condition of the class profiles.
     starts
         Factorization: how the solver fared; ``num_starts`` of them, ``num_agree`` at the best
         optimum, ``runner_up`` the gap to the next one in log-likelihood units.

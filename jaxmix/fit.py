@@ -301,7 +301,11 @@ class _Run:
                     num_resamples=self.settings.num_resamples,
                 )  # fmt: skip
                 diagnostics = dataclasses.replace(
-                    diagnostics, tests=checked.tests, complex_spectra=checked.complex_spectra
+                    diagnostics,
+                    tests=checked.tests,
+                    complex_spectra=checked.complex_spectra,
+                    gap=checked.gap,
+                    condition=checked.condition,
                 )
         return Result(
             treatment=data.treatment,

@@ -60,7 +60,11 @@ def test_tests_are_those_of_the_specification_module(checked, rows):
     alone = specification.arms_test(counts(rows), 2)
     assert tests["arms"].df == alone.df == 2
     assert tests["arms"].p_value == pytest.approx(alone.p_value, abs=1e-3)
-    assert checked.conditional.diagnostics.complex_spectra == 0
+    diagnostics = checked.conditional.diagnostics
+    assert diagnostics.complex_spectra == 0
+    spectral = jm.spectral.solve(jm.moments.from_counts(counts(rows)), 2).stats
+    assert diagnostics.gap == pytest.approx(float(spectral["gap"]), rel=1e-6)
+    assert diagnostics.condition == pytest.approx(float(spectral["condition"]), rel=1e-6)
 
 
 def test_bounds_stand_beside_a_level_3_answer(checked):

@@ -52,7 +52,10 @@ def test_summary_says_what_matters(result):
         "Rows: 2,999",
         "1 dropped (missing cells: Y 1)",
         "singular values of E[z x | T=0]",
-        "100 multinomial resamples, none failed",
+        "Resamples: 100 multinomial, none failed; seed 0.",
+        "Intervals: percentiles of the resamples.",
+        "Intervals: profile likelihood",
+        "Standard deviation of the class effects",
         "Specification test: does not apply",
         "Conditional on X not affecting Y",
     ):
@@ -84,7 +87,8 @@ def test_dict_has_the_schema_and_plain_values(result):
     assert list(record) == [
         "schema", "jaxmix", "jax", "seed", "command", "n", "dropped", "treatment", "control",
         "outcome", "level", "method", "estimand", "num_classes", "status", "warnings", "naive",
-        "ate", "potential_means", "law", "share_harmed", "diagnostics",
+        "ate", "potential_means", "law", "share_harmed", "spread", "selection", "verdict",
+        "sensitivity", "unresolved_classes", "diagnostics",
     ]  # fmt: skip
     assert record["command"] == "jaxmix fit rows.csv"
     assert (record["n"], record["dropped"], record["control"]) == (2999, 1, "0")
@@ -134,7 +138,7 @@ def test_files_are_replaced_whole(tmp_path):
 def test_frame(result):
     frame = result.to_frame()
     assert frame["estimand"].tolist() == [
-        "naive", "ATE", "E[Y(0)]", "E[Y(1)]", "share_harmed",
+        "naive", "ATE", "E[Y(0)]", "E[Y(1)]", "share_harmed", "spread",
         "share[1]", "share[2]", "effect[1]", "effect[2]",
     ]  # fmt: skip
     row = frame.set_index("estimand").loc["effect[2]"]
