@@ -2,8 +2,8 @@
 
 Run ``python -m experiments.verdicts.coverage [PART ...] [--datasets N]``; the parts are likelihood
 (profile intervals of tables), moments (rows with Gaussian proxies), weak (proxies that fade), many
-(many weak columns of z) and ties (effects that meet), and each prints one table. Intervals are
-nominal 95 %; the Monte Carlo standard error of a coverage of 95 % is printed with each part.
+(many weak columns of z), ties (effects that meet) and signs (an effect near 0), and each prints one
+table. Intervals are nominal 95 %; the Monte Carlo standard error of 95 % is printed with each part.
 """
 
 from __future__ import annotations
@@ -292,7 +292,31 @@ def ties(datasets: int) -> None:
               f"{parts[0]:>17} | {parts[1]:>19}", flush=True)  # fmt: skip
 
 
-PARTS = {"likelihood": likelihood, "moments": moments, "weak": weak, "many": many, "ties": ties}
+def signs(datasets: int) -> None:
+    """Let an effect be near 0, where the share harmed jumps."""
+    print("\nTwo classes, the first with an effect near 0 (n = 5,000): the share harmed")
+    print(f"{'effect':>7} {'truth':>6} {'covered':>8} {'width':>6} {'sign open':>10}")
+    for effect in (-0.2, -0.1, -0.05, -0.02, 0.0, 0.02, 0.05, 0.1):
+        population = jm.populations.block(effects=[effect, 0.5])
+        out = run(_by_profile(2, 3, None), datasets, population, jnp.asarray(5000.0))
+        found, truth = out["found"], out["truth"]
+        law = of_law(found["effects"], found["cumulative"], truth)
+        first = found["effects"][:, 0]
+        unsettled = (first[:, 0] < 0) & (first[:, 1] > 0)
+        hits = percent(covered(law["ends"], law["truth"]))
+        print(f"{effect:>7} {law['truth'][0]:>6.3f} {hits:>8} "
+              f"{np.mean(np.diff(law['ends'])):>6.3f} {100 * unsettled.mean():>9.1f}%",
+              flush=True)  # fmt: skip
+
+
+PARTS = {
+    "likelihood": likelihood,
+    "moments": moments,
+    "weak": weak,
+    "many": many,
+    "ties": ties,
+    "signs": signs,
+}
 
 
 def main() -> None:
