@@ -817,13 +817,13 @@ def test_a_process_that_fails_says_one_line(rows, tmp_path):
 
 # --------------------------------------------------------------------------------------- identify
 
-CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
+GRAPHS = pathlib.Path(__file__).parent.parent / "configs" / "graphs"
 DOT_ROLES = ["--treatment", "T", "--outcome", "Y", "--latent", "U", "--z", "Z", "--x", "X"]
 
 
 def test_identify_prints_the_verdict_and_writes_json(tmp_path, capsys):
     path = tmp_path / "out.json"
-    graph = CONFIGS / "graph_level4.toml"
+    graph = GRAPHS / "level4.toml"
     assert cli.run(["identify", str(graph), "--json", str(path)]) == 0
     out, err = capsys.readouterr()
     verdict = jm.hierarchy.identify(graph)
@@ -843,18 +843,18 @@ def test_identify_takes_roles_and_overrides(capsys):
         assert err == ""
         return out.splitlines()[0]
 
-    dot = CONFIGS / "graph_hidden_cause.dot"
+    dot = GRAPHS / "hidden_cause.dot"
     assert first_line(dot, *DOT_ROLES).startswith("No level")
     assert first_line(dot, *DOT_ROLES, "--covariates", "W").startswith("Level 3 ")
     assert first_line(dot, *DOT_ROLES, "--covariates", " W ,").startswith("Level 3 ")
-    toml = CONFIGS / "graph_level1.toml"
+    toml = GRAPHS / "level1.toml"
     assert first_line(toml).startswith("Level 1 ")
     assert first_line(toml, "--not-separable").startswith("Level 2 ")
-    assert first_line(CONFIGS / "graph_level3.toml", "--separable").startswith("Level 1 ")
+    assert first_line(GRAPHS / "level3.toml", "--separable").startswith("Level 1 ")
 
 
 def test_identify_wrong_input_is_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys):
-    graph = str(CONFIGS / "graph_level2.toml")
+    graph = str(GRAPHS / "level2.toml")
     for options, fragments in (
         (["--x", "Xx"], ["x is 'Xx'", "did you mean 'X'?"]),
         (["--z", ","], ["z is empty"]),

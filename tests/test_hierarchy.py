@@ -18,7 +18,7 @@ from jaxmix.hierarchy import LEVELS, identify
 from jaxmix.hierarchy.judge import violations
 from jaxmix.hierarchy.paths import connected, open_path
 
-CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
+GRAPHS = pathlib.Path(__file__).parent.parent / "configs" / "graphs"
 
 # ------------------------------------------------- an oracle: separation in the moral graph
 
@@ -376,13 +376,13 @@ def test_named_graphs(name):
 @pytest.mark.parametrize("number", [1, 2, 3, 4])
 def test_the_four_graphs_of_the_hierarchy(number):
     """Each holds at its own level and at the weaker ones."""
-    verdict = identify(CONFIGS / f"graph_level{number}.toml")
+    verdict = identify(GRAPHS / f"level{number}.toml")
     assert verdict.level == number
     assert verdict.levels == tuple(range(number, 5))
 
 
 def test_the_invalid_proxy_is_the_one_to_leave_out():
-    verdict = identify(CONFIGS / "graph_invalid_proxy.toml")
+    verdict = identify(GRAPHS / "invalid_proxy.toml")
     assert verdict.level is None
     assert [(c.action, c.node, c.level) for c in verdict.changes] == [("drop", "hours_after", 3)]
     assert "Leave hours_after out of x: level 3." in verdict.summary()
@@ -443,7 +443,7 @@ def test_the_command_it_names_is_one_that_fit_takes(number, monkeypatch):
 
     monkeypatch.setattr(cli, "read", lambda path, **roles: {"path": str(path), **roles})
     monkeypatch.setattr(cli, "fit", fit)
-    command = identify(CONFIGS / f"graph_level{number}.toml").command
+    command = identify(GRAPHS / f"level{number}.toml").command
     words = [("2" if word == "K" else word) for word in shlex.split(command)]
     assert words[0] == "jaxmix"
     assert cli.run(words[1:]) == 130  # interrupted, above
@@ -543,7 +543,7 @@ def test_to_dict_is_plain_and_complete(tmp_path):
 
 
 def test_graphs_of_every_kind_give_the_same(tmp_path):
-    toml = CONFIGS / "graph_level3.toml"
+    toml = GRAPHS / "level3.toml"
     edges = [tuple(edge) for edge in tomllib.loads(toml.read_text())["edges"]]
     text = identify(toml).summary()
     dot = tmp_path / "g.gv"
@@ -565,7 +565,7 @@ def test_names_need_not_be_texts():
 
 def test_arguments_override_the_file(tmp_path):
     path = tmp_path / "g.toml"
-    text = (CONFIGS / "graph_level4.toml").read_text()
+    text = (GRAPHS / "level4.toml").read_text()
     path.write_text(text.replace('["X", "Y"]', '["X", "Y"], ["U", "X2"]') + "separable = true\n")
     assert identify(path).level == 1
     assert identify(path, separable=False).level == 4
@@ -677,7 +677,7 @@ def test_wrong_files(name, tmp_path, capsys):
 def test_without_the_extra_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "pydot", None)
     check(
-        lambda: identify(CONFIGS / "graph_hidden_cause.dot"),
+        lambda: identify(GRAPHS / "hidden_cause.dot"),
         ["pip install 'jaxmix[graph]'", "TOML"],
     )
     monkeypatch.setitem(sys.modules, "networkx", None)
