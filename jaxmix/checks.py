@@ -18,7 +18,6 @@ from jaxmix.estimators import spectral
 from jaxmix.features import Views, distinct
 from jaxmix.inference import resampling, sensitivity, specification
 from jaxmix.inference.asymptotic import most_influential
-from jaxmix.inference.ranks import is_unweighted
 from jaxmix.inference.sensitivity import Sensitivity
 from jaxmix.inference.specification import SpecificationTest
 from jaxmix.inference.subject import MAX_MOMENTS
@@ -115,7 +114,7 @@ def checks(
         )
         spectra = float(jnp.mean(drawn))
     reason = sensitivity.does_not_apply(moments)
-    if not reason and (views.num_clusters or not is_unweighted(views)):
+    if not reason and not views.is_random_sample:
         reason = "sensitivity bounds are for a random sample, without clusters or sampling weights"
     if level == 2:
         reason = "sensitivity bounds are level 3's bounds; fit level 3 to see them"

@@ -81,6 +81,21 @@ class Views:
     onehot_y: bool = dataclasses.field(default=False, metadata={"static": True})
 
     @property
+    def is_table(self) -> bool:
+        """Whether every view is one-hot, so that the rows are cells of a table."""
+        return self.num_shared == 0 and self.onehot_y
+
+    @property
+    def is_unweighted(self) -> bool:
+        """Whether no sampling weight differs from the others (looked at on the host)."""
+        return bool(jnp.all(self.weight == self.weight[0]))
+
+    @property
+    def is_random_sample(self) -> bool:
+        """Whether rows are independent and count alike: no clusters, no sampling weights."""
+        return self.num_clusters == 0 and self.is_unweighted
+
+    @property
     def max_rank(self) -> int:
         """The largest number of classes that the views can tell apart."""
         return max_rank(self.z.shape[-1], self.x.shape[-1], self.num_shared)

@@ -191,7 +191,7 @@ def fit(
 
 def _check_size(estimator: Estimator, views: Views, method: str) -> None:
     """Refuse a factorization whose moments, not being a table, are too many to be weighted."""
-    if estimator.method != "factorization" or (views.num_shared == 0 and views.onehot_y):
+    if estimator.method != "factorization" or views.is_table:
         return
     sizes = (views.num_arms, views.z.shape[1], views.x.shape[1], views.y.shape[1])
     if (num := int(np.prod(sizes))) > MAX_MOMENTS:
@@ -253,7 +253,7 @@ class _Run:
         if estimator.method == "factorization":
             # Starts beyond the first; apart from the keys of the resamples.
             context["key"] = jax.random.fold_in(jax.random.key(self.settings.seed), 2**31 - 1)
-            weighted = not (views.num_shared == 0 and views.onehot_y)
+            weighted = not views.is_table
         point = evaluate(Partial(estimator, **context), views, covariance=weighted)
         if context:
             context["start"] = point["stats"].pop("start")
@@ -355,7 +355,7 @@ class _Run:
 
     def _classes(self, mixture: Any, views: Views) -> Classes | None:
         """Return the classes with the names of their cells, where every view is one-hot."""
-        if mixture is None or views.num_shared or not views.onehot_y:
+        if mixture is None or not views.is_table:
             return None
         data = distinct(self.data) if views.repeated else self.data
         return Classes(

@@ -16,7 +16,6 @@ from jaxtyping import Array
 from jaxmix.diagnose import errors_of
 from jaxmix.features import Views
 from jaxmix.inference import intervals, profile, resampling
-from jaxmix.inference.ranks import is_unweighted
 from jaxmix.moments import Moments, from_rows
 from jaxmix.plan import Estimator
 from jaxmix.status import NO_ESTIMATE, Status
@@ -159,9 +158,7 @@ def uncertainty(
 
 def has_likelihood(estimator: Estimator, views: Views) -> bool:
     """Whether the fit is one of maximum likelihood, of a random sample."""
-    is_table = views.num_shared == 0 and views.onehot_y
-    sample = not views.num_clusters and is_unweighted(views)
-    return estimator.method == "factorization" and is_table and sample
+    return estimator.method == "factorization" and views.is_table and views.is_random_sample
 
 
 def _by_profile(

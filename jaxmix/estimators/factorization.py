@@ -179,13 +179,17 @@ def counts_of(moments: Moments) -> Cells:
     return moments.tensor * n
 
 
+def as_level(cells: Cells, level: int) -> Cells:
+    """Return a table as the likelihood of a level sees it: at level 2 of (Z, X, (T, Y))."""
+    if level == 3:
+        return cells
+    a, d_z, d_x, d_y = cells.shape
+    return cells.transpose(1, 2, 0, 3).reshape(1, d_z, d_x, a * d_y)
+
+
 def cells_of(moments: Moments, level: int) -> Cells:
-    """Return the counts as the likelihood of a level sees them: at level 2 of (Z, X, (T, Y))."""
-    cells = counts_of(moments)
-    if level == 2:
-        a, d_z, d_x, d_y = cells.shape
-        cells = cells.transpose(1, 2, 0, 3).reshape(1, d_z, d_x, a * d_y)
-    return cells
+    """Return the counts behind a table's moments, as the likelihood of a level sees them."""
+    return as_level(counts_of(moments), level)
 
 
 def _by_likelihood(

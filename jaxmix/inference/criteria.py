@@ -100,7 +100,7 @@ def of_table(cells: Cells, k: int, *, key: Array, level: int = 3, num_starts: in
     >>> [int(fit.num_parameters) for fit in fits], bool(fits[1].bic < fits[0].bic)
     ([6, 13], True)
     """
-    table = _layout(cells, level)
+    table = factorization.as_level(cells, level)
     factors, done = _maximum(table, k, key, level, cells.shape[0], num_starts)
     dimension = num_parameters(cells.shape, k, level)
     n = table.sum()
@@ -218,7 +218,7 @@ def likelihood_ratio(
     >>> float(likelihood_ratio(counts, 1, key=jax.random.key(1), num_resamples=19).p_value)
     0.05
     """
-    table = _layout(cells, level)
+    table = factorization.as_level(cells, level)
     a = cells.shape[0]
     n = table.sum()
     of_starts = jax.random.fold_in(key, 2**31 - 1)  # apart from the keys of the resamples
@@ -259,14 +259,6 @@ def num_parameters(shape: tuple[int, ...], k: int, level: int) -> int:
     jacobian = np.hstack([part.reshape(a * d_z * d_x * d_y, -1) for part in (by_w, by_b, by_c)])
     # The scale of the table is among its directions, and fixed for probabilities.
     return int(np.linalg.matrix_rank(jacobian)) - 1
-
-
-def _layout(cells: Cells, level: int) -> Cells:
-    """Return a table as the model of a level sees it; at level 2 the outcome view is (T, Y)."""
-    if level == 3:
-        return cells
-    a, d_z, d_x, d_y = cells.shape
-    return cells.transpose(1, 2, 0, 3).reshape(1, d_z, d_x, a * d_y)
 
 
 def _maximum(

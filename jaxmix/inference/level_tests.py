@@ -247,14 +247,12 @@ def _table_fit(
     moments: Moments, k: int, key: Array, level: int, num_starts: int | None
 ) -> _TableFit:
     """Return the likelihood fit; at level 2 as a table of one arm with the outcome view (T, Y)."""
-    a, d_z, d_x, d_y = moments.tensor.shape
+    last = min(1, moments.tensor.shape[0] - 1)
     sol = factorization.solve(
-        moments, k, key=key, level=level, num_starts=num_starts, arm=min(1, a - 1),
+        moments, k, key=key, level=level, num_starts=num_starts, arm=last,
         tolerance=_TOLERANCE, max_steps=_MAX_STEPS,
     )  # fmt: skip
-    cells = factorization.counts_of(moments)
-    if level == 2:
-        cells = cells.transpose(1, 2, 0, 3).reshape(1, d_z, d_x, a * d_y)
+    cells = factorization.cells_of(moments, level)
     factors = Factors(*sol.stats["start"])
     return _TableFit(cells, factors, sol.stats["g2"], _converged(sol.status))
 

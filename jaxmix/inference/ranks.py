@@ -152,14 +152,9 @@ def of_views(views: Views, *, num_tests: int | None = None) -> RankTests:
     """
     most = views.max_rank - 1
     num = most if num_tests is None else min(num_tests, most)
-    if views.num_shared == 0 and views.cluster is None and is_unweighted(views):
+    if views.num_shared == 0 and views.is_random_sample:
         return of_table(from_rows(views).zx * views.multiplicity.sum(), num_tests=num)
     return _of_rows(_with_constant(views), num)
-
-
-def is_unweighted(views: Views) -> bool:
-    """Whether no sampling weight differs from the others."""
-    return bool(jnp.all(views.weight == views.weight[0]))
 
 
 def _with_constant(views: Views) -> Views:

@@ -145,15 +145,14 @@ def _source(data: Any) -> _Source:
         return _Source(None, jnp.asarray(cells), int(cells.sum()), min(cells.shape[1:3]), "")
     n = int(data.multiplicity.sum())
     num = data.num_arms * data.z.shape[1] * data.x.shape[1] * data.y.shape[1]
-    table = data.num_shared == 0 and data.onehot_y
     no_fit, table_of = "", None
-    if not ranks.is_unweighted(data):
+    if not data.is_unweighted:
         no_fit = "rows carry sampling weights, for which there is no likelihood"
     elif data.cluster is not None:
         no_fit = "rows are clustered, and likelihood and J are for independent rows"
     elif data.num_shared > 1:
         no_fit = "classes are not fitted beside covariates"
-    elif table:
+    elif data.is_table:
         table_of = jnp.round(from_rows(data).tensor * n)
     elif num > MAX_MOMENTS:
         no_fit = f"there are {num:,} moments, and more than {MAX_MOMENTS:,} are not weighed"

@@ -106,10 +106,9 @@ def subject_of(data: Data, num_classes: int, level: int, loss: str | None) -> Su
             f"num_classes is {num_classes}, but the proxies can tell apart at most "
             f"{source.max_rank} classes; use fewer classes or more proxies"
         )
-    is_table = source.num_shared == 0 and source.onehot_y
-    if loss == "kl" and not is_table:
+    if loss == "kl" and not source.is_table:
         raise InputError("loss 'kl' needs a table of counts, all columns discrete; use 'gmm'")
-    loss = loss or ("kl" if is_table else "gmm")
+    loss = loss or ("kl" if source.is_table else "gmm")
     num_rows = source.multiplicity.sum() if isinstance(source, Views) else source.num_rows
     if not jnp.isfinite(num_rows):
         reason = "these are the moments of a population, which has no sampling noise"
