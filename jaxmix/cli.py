@@ -51,7 +51,10 @@ def run(arguments: Sequence[str]) -> int:
     command = typer.main.get_command(app)
     try:
         code = command.main(
-            list(arguments) or ["--help"], prog_name="jaxmix", standalone_mode=False
+            list(arguments) or ["--help"],
+            prog_name="jaxmix",
+            standalone_mode=False,
+            obj=shlex.join(["jaxmix", *arguments]),  # what a result records of its call
         )
     except InputError as error:
         errors.print(f"jaxmix: {error}", markup=False)
@@ -119,6 +122,7 @@ Seed = Annotated[int, typer.Option("--seed", help="Seed of the resamples.")]
 
 @app.command("fit")
 def fit_command(
+    context: typer.Context,
     rows: Annotated[pathlib.Path, typer.Argument(metavar="ROWS", help="A csv or parquet file.")],
     treatment: Annotated[str, typer.Option("--treatment", help="Column of the treatment.")],
     outcome: Annotated[str, typer.Option("--outcome", help="Column of the outcome.")],
@@ -225,7 +229,7 @@ def fit_command(
             edge=edge,
             progress=progress,
         )
-    code = _deliver(result, json, plot)
+    code = _deliver(result, context.obj, json, plot)
     if sensitivity_plot is not None:
         if result.sensitivity is None:
             why = result.untested or "no law of level 2 or 3 stands in the result"
@@ -241,6 +245,7 @@ app.add_typer(demo_app, name="demo")
 
 @demo_app.command("lalonde")
 def demo_lalonde(
+    context: typer.Context,
     resamples: Resamples = 1000,
     confidence: Confidence = 0.95,
     seed: Seed = 0,
@@ -254,7 +259,9 @@ def demo_lalonde(
         data = demo.load_lalonde()
         result = demo.lalonde(data, progress=progress, **settings)
     trial = ForestRow("randomized trial", data.trial.value, data.trial.interval, "contrast")
-    return _deliver(result, json, plot, demo.lalonde_words(result, data.trial), (trial,))
+    return _deliver(
+        result, context.obj, json, plot, demo.lalonde_words(result, data.trial), (trial,)
+    )
 
 
 @demo_app.callback()
@@ -264,6 +271,7 @@ def _demo() -> None:
 
 @app.command("identify")
 def identify_command(
+    context: typer.Context,
     graph: Annotated[
         pathlib.Path, typer.Argument(metavar="GRAPH", help="A .toml file with roles, or .dot.")
     ],
@@ -304,7 +312,7 @@ def identify_command(
     )
     print(verdict.summary())
     if json is not None:
-        verdict.to_json(json, command=shlex.join(["jaxmix", *sys.argv[1:]]))
+        verdict.to_json(json, command=context.obj)
         print(f"wrote {json}", file=sys.stderr)
     return 0
 
@@ -347,6 +355,7 @@ def _check_outputs(
 
 def _deliver(
     result: Result,
+    command: str,
     json: pathlib.Path | None,
     plot: pathlib.Path | None,
     words: str = "",
@@ -357,7 +366,7 @@ def _deliver(
         print(f"{words}\n")
     print(result.summary())
     if json is not None:
-        result.to_json(json, command=shlex.join(["jaxmix", *sys.argv[1:]]))
+        result.to_json(json, command=command)
         print(f"wrote {json}", file=sys.stderr)
     if plot is not None:
         _draw(result.plot(extra), plot)
