@@ -71,6 +71,7 @@ def checks(
     estimator: Estimator,
     views: Views,
     point: dict[str, Any],
+    context: dict[str, Any],
     *,
     edge: str,
     confidence: float,
@@ -84,6 +85,8 @@ def checks(
     ----------
     estimator, views, point
         What was estimated, the rows, and its output on them.
+    context
+        What it was given beside the moments: where the fit is, for a factorization.
     edge
         ``"x_to_y"`` or ``"z_to_y"``: the assumption that the bounds relax.
     confidence, num_resamples, seed
@@ -99,7 +102,9 @@ def checks(
         if level == 2:
             tests["z_to_t"] = specification.nested_test(views, k, seed=seed)
         else:
-            tests["arms"] = specification.arms_test(views, k, seed=seed)
+            converged = Status(int(point["status"])).usable
+            fitted = context if "start" in context and converged else None
+            tests["arms"] = specification.arms_test(views, k, seed=seed, fitted=fitted)
             tests["range"] = specification.range_test(views, k)
     spectra = gap = condition = None
     if k > 1:

@@ -296,7 +296,7 @@ class _Run:
                 harmed = harmed._replace(interval=bands.harmed(estimator.better))
             if self.edge is not None:
                 checked = further_checks(
-                    estimator, views, point, edge=self.edge, unit=data.outcome.name,
+                    estimator, views, point, context, edge=self.edge, unit=data.outcome.name,
                     confidence=self.settings.confidence, seed=self.settings.seed,
                     num_resamples=self.settings.num_resamples,
                 )  # fmt: skip

@@ -194,6 +194,20 @@ def test_j_and_its_differences_are_minima_by_scipy():
         assert int(found.df) == df, name
 
 
+@pytest.mark.parametrize("loss", ["kl", "gmm"])
+def test_a_fit_that_is_there_already_gives_the_same_test_of_the_arms(loss, monkeypatch):
+    moments = jm.moments.from_counts(drawn()[1][0], covariance=True)
+    own = level_tests.arms_statistic(moments, 2, key=KEY, loss=loss)
+    fitted = jm.factorization.solve(moments, 2, key=KEY, loss=loss).stats
+    monkeypatch.setattr(jm.factorization, "solve", None)  # not called again
+    found = level_tests.arms_statistic(moments, 2, key=KEY, loss=loss, fitted=fitted)
+    assert float(found.statistic) == pytest.approx(float(own.statistic), abs=1e-3)
+    assert int(found.df) == int(own.df) > 0
+    elsewhere = {**fitted, "start": jax.tree.map(lambda v: 0.8 * v, fitted["start"])}
+    worse = level_tests.arms_statistic(moments, 2, key=KEY, loss=loss, fitted=elsewhere)
+    assert float(worse.statistic) > float(own.statistic) + 1  # the start is what is used
+
+
 def test_nested_levels_are_one_where_there_is_one_arm():
     cells = drawn()[1][0, :1]
     assert int(level_tests.nested_statistic(cells, 2, key=KEY, num_starts=1).df) == 0

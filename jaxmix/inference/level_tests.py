@@ -11,24 +11,30 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from jaxmix import moments as moments_
-from jaxmix.estimators import factorization, least_squares, likelihood, table
-from jaxmix.estimators.least_squares import Coordinates, Layout, Target
 from jaxmix.estimators.table import Cells, Factors
+from jaxmix.inference.level_fits import (
+    TableFit,
+    climb,
+    climb_apart,
+    free_rank,
+    left_of_moments,
+    left_of_table,
+    moments_fit,
+    table_fit,
+    table_fit_at,
+    table_ranks,
+    widened,
+)
 from jaxmix.inference.verdict import Statistic, chi_square
 from jaxmix.moments import Moments
-from jaxmix.status import Status
-
-_TOLERANCE = 1e-4  # predicted gain at which fits stop, in log-likelihood units
-_MAX_STEPS = 500
 
 
 def fit_statistic(
@@ -78,12 +84,12 @@ def fit_statistic(
     """
     moments, loss = _prepared(moments_or_cells, loss)
     if loss == "kl":
-        null = _table_fit(moments, k, key, level, num_starts)
-        left = _left(null, lambda factors: jnp.subtract(*table_ranks(factors)))
+        null = table_fit(moments, k, key, level, num_starts)
+        left = left_of_table(null, lambda factors: jnp.subtract(*table_ranks(factors)))
         return chi_square(null.g2, left, null.found)
-    fitted = _moments_fit(moments, k, key, level, num_starts)
+    fitted = moments_fit(moments, k, key, level, num_starts)
     num_moments = jnp.sum(jnp.any(fitted.target.root != 0, axis=1))
-    left = _left_of_moments(lambda floor: num_moments - fitted.rank(floor))
+    left = left_of_moments(lambda floor: num_moments - fitted.rank(floor))
     return chi_square(fitted.j, left, fitted.found)
 
 
@@ -100,9 +106,9 @@ def left_to_test(moments: Moments, start: Any, *, level: int = 3) -> Int[Array, 
     level
         Of the fit.
     """
-    cells = factorization.cells_of(moments, level)
-    fitted = _TableFit(cells, Factors(*start), jnp.zeros((), cells.dtype), jnp.asarray(True))
-    return _left(fitted, lambda factors: jnp.subtract(*table_ranks(factors)))
+    return left_of_table(
+        table_fit_at(moments, start, level), lambda factors: jnp.subtract(*table_ranks(factors))
+    )
 
 
 def nested_statistic(
@@ -142,14 +148,16 @@ def nested_statistic(
     moments, loss = _prepared(moments_or_cells, loss)
     if loss == "kl":
         return _nested_of_table(moments, k, key, num_starts)
-    null = _moments_fit(moments, k, key, 2, num_starts)
+    null = moments_fit(moments, k, key, 2, num_starts)
     wide = dataclasses.replace(null.layout, level=3)
-    start = _widened(null.flat, null.layout, wide)
+    start = widened(null.flat, null.layout, wide)
     # Two starts: the estimate of level 3, and that of level 2, which can only be improved on.
-    own = _moments_fit(moments, k, key, 3, num_starts)
-    again, found = _climb(moments, null.target, key, start, wide)
+    own = moments_fit(moments, k, key, 3, num_starts)
+    again, found = climb(moments, null.target, key, start, wide)
     lower = jnp.minimum(jnp.where(own.found, own.j, jnp.inf), jnp.where(found, again, jnp.inf))
-    left = _left_of_moments(lambda floor: _free(start, null.target, wide, floor) - null.rank(floor))
+    left = left_of_moments(
+        lambda floor: free_rank(start, null.target, wide, floor) - null.rank(floor)
+    )
     return chi_square(_gain(null.j, lower), left, null.found & jnp.isfinite(lower))
 
 
@@ -160,6 +168,7 @@ def arms_statistic(
     key: Array,
     loss: str | None = None,
     num_starts: int | None = None,
+    fitted: Mapping[str, Any] | None = None,
 ) -> Statistic:
     """Test whether the arms have the same classes by x: one ``B = E[phi_x | U]``, or one each.
 
@@ -172,6 +181,9 @@ def arms_statistic(
     ----------
     moments_or_cells, k, key, loss, num_starts
         As in `fit_statistic`. The wider model starts at the narrower one's fit.
+    fitted
+        ``sol.stats`` of `jaxmix.factorization.solve` on the same data by the same loss, where
+        level 3 is fitted already (and converged): its ``start``, and ``weight`` of `gmm`.
 
     References
     ----------
@@ -188,33 +200,15 @@ def arms_statistic(
     """
     moments, loss = _prepared(moments_or_cells, loss)
     if loss == "kl":
-        return _arms_of_table(moments, k, key, num_starts)
-    null = _moments_fit(moments, k, key, 3, num_starts)
+        return _arms_of_table(table_fit(moments, k, key, 3, num_starts, fitted), k, key)
+    null = moments_fit(moments, k, key, 3, num_starts, fitted)
     wide = dataclasses.replace(null.layout, common_x=False)
-    start = _widened(null.flat, null.layout, wide)
-    value, found = _climb(moments, null.target, key, start, wide)
-    left = _left_of_moments(lambda floor: _free(start, null.target, wide, floor) - null.rank(floor))
+    start = widened(null.flat, null.layout, wide)
+    value, found = climb(moments, null.target, key, start, wide)
+    left = left_of_moments(
+        lambda floor: free_rank(start, null.target, wide, floor) - null.rank(floor)
+    )
     return chi_square(_gain(null.j, value), left, null.found & found)
-
-
-@jax.jit
-def table_ranks(factors: Factors) -> tuple[Int[Array, ""], Int[Array, ""]]:
-    """Return how many cells are possible, and the rank of the model's derivative there.
-
-    Cells of probability 0 do not occur, and probabilities at 0 stay there. The total of W is one
-    of the directions, so the difference of the two numbers is what is left to test. Columns are
-    scaled to Fisher's information; singular values below the square root of the machine epsilon
-    count as 0.
-    """
-    vector, unravel = ravel_pytree(factors)
-    p = table.model(factors).reshape(-1)
-    possible = p > 0
-    slope = jax.jacfwd(lambda v: table.model(unravel(v)).reshape(-1))(vector)
-    slope = slope * jnp.where(possible, jnp.where(possible, p, 1.0) ** -0.5, 0.0)[:, None]
-    slope = jnp.where(vector > 0, slope, 0.0)
-    size = jnp.linalg.norm(slope, axis=0)
-    values = jnp.linalg.svd(slope / jnp.where(size > 0, size, 1.0), compute_uv=False)
-    return possible.sum(), jnp.sum(values > jnp.sqrt(jnp.finfo(p.dtype).eps))
 
 
 def _prepared(moments_or_cells: Moments | Cells, loss: str | None) -> tuple[Moments, str]:
@@ -227,54 +221,15 @@ def _prepared(moments_or_cells: Moments | Cells, loss: str | None) -> tuple[Mome
     return jax.lax.stop_gradient(moments), loss
 
 
-def _converged(status: Int[Array, ""]) -> Bool[Array, ""]:
-    return (status != Status.MAX_STEPS) & (status != Status.NONFINITE)
-
-
 def _gain(narrow: Float[Array, ""], wide: Float[Array, ""]) -> Float[Array, ""]:
     """Return the difference, never negative: the wide model can do what the narrow one does."""
     return jnp.maximum(narrow - wide, 0.0)
 
 
-class _TableFit(NamedTuple):
-    cells: Cells
-    factors: Factors
-    g2: Float[Array, ""]
-    found: Bool[Array, ""]
-
-
-def _table_fit(
-    moments: Moments, k: int, key: Array, level: int, num_starts: int | None
-) -> _TableFit:
-    """Return the likelihood fit; at level 2 as a table of one arm with the outcome view (T, Y)."""
-    last = min(1, moments.tensor.shape[0] - 1)
-    sol = factorization.solve(
-        moments, k, key=key, level=level, num_starts=num_starts, arm=last,
-        tolerance=_TOLERANCE, max_steps=_MAX_STEPS,
-    )  # fmt: skip
-    cells = factorization.cells_of(moments, level)
-    factors = Factors(*sol.stats["start"])
-    return _TableFit(cells, factors, sol.stats["g2"], _converged(sol.status))
-
-
-def _left(null: _TableFit, dimension: Callable[[Factors], Array]) -> Int[Array, ""]:
-    """Return a dimension at the fit; 0 where it owes its existence to probabilities at 0 alone.
-
-    What is 0 because a level never occurred, in an arm for Z and Y, stays so.
-    """
-    W, B, C = likelihood.mix(null.factors)
-    inside = Factors(
-        jnp.where(null.cells.sum((2, 3))[..., None] > 0, W, 0.0),
-        jnp.where(null.cells.sum((0, 1, 3))[:, None] > 0, B, 0.0),
-        jnp.where(null.cells.sum((1, 2))[..., None] > 0, C, 0.0),
-    )
-    return jnp.where(dimension(inside) > 0, dimension(null.factors), 0)
-
-
 def _nested_of_table(moments: Moments, k: int, key: Array, num_starts: int | None) -> Statistic:
     a, d_y = moments.tensor.shape[0], moments.tensor.shape[-1]
-    null = _table_fit(moments, k, key, 2, num_starts)
-    wide = _table_fit(moments, k, key, 3, num_starts)
+    null = table_fit(moments, k, key, 2, num_starts)
+    wide = table_fit(moments, k, key, 3, num_starts)
 
     def as_level_3(factors: Factors) -> Factors:
         W, B, C = factors
@@ -287,100 +242,21 @@ def _nested_of_table(moments: Moments, k: int, key: Array, num_starts: int | Non
         return table_ranks(as_level_3(factors))[1] - table_ranks(factors)[1]
 
     gain = _gain(null.g2, wide.g2)
-    return chi_square(gain, _left(null, dimension), null.found & wide.found)
+    return chi_square(gain, left_of_table(null, dimension), null.found & wide.found)
 
 
-def _arms_of_table(moments: Moments, k: int, key: Array, num_starts: int | None) -> Statistic:
-    a = moments.tensor.shape[0]
-    null = _table_fit(moments, k, key, 3, num_starts)
+def _arms_of_table(null: TableFit, k: int, key: Array) -> Statistic:
+    a = len(null.cells)
 
     def apart(factors: Factors) -> Factors:
         """Return the arms as tables of one arm each, along a first axis."""
         W, B, C = factors
         return Factors(W[:, None], jnp.broadcast_to(B, (a, *B.shape)), C[:, None])
 
-    loss, done = _climb_apart(null.cells[:, None], apart(null.factors), key, k)
+    loss, done = climb_apart(null.cells[:, None], apart(null.factors), key, k)
 
     def dimension(factors: Factors) -> Array:
         return jax.vmap(table_ranks)(apart(factors))[1].sum() - table_ranks(factors)[1]
 
     gain = _gain(null.g2, 2 * loss)
-    return chi_square(gain, _left(null, dimension), null.found & done)
-
-
-@functools.partial(jax.jit, static_argnames="k")
-def _climb_apart(cells: Cells, first: Factors, key: Array, k: int) -> tuple[Array, Array]:
-    """Fit tables along the first axis apart; return their losses' sum, and whether all ended."""
-    options = likelihood.Options(
-        num_classes=k, level=3, num_arms=1, num_starts=1, max_steps=_MAX_STEPS,
-        tolerance=_TOLERANCE, spectral_start=False, warm=True,
-    )  # fmt: skip
-    key_data = jax.random.key_data(key)
-    fits = jax.vmap(lambda own, start: likelihood.maximise(own, key_data, start, options))(
-        cells, first
-    )
-    return fits.loss.sum(), jnp.all(fits.done)
-
-
-class _MomentsFit(NamedTuple):
-    flat: Array
-    target: Target
-    layout: Layout
-    j: Float[Array, ""]
-    found: Bool[Array, ""]
-
-    def rank(self, floor: float) -> Array:
-        return _free(self.flat, self.target, self.layout, floor)
-
-
-def _moments_fit(
-    moments: Moments, k: int, key: Array, level: int, num_starts: int | None
-) -> _MomentsFit:
-    sol = factorization.solve(
-        moments, k, key=key, level=level, loss="gmm", num_starts=num_starts,
-        tolerance=_TOLERANCE, max_steps=_MAX_STEPS,
-    )  # fmt: skip
-    layout = Layout(
-        num_classes=k,
-        level=level,
-        onehot=moments.num_shared == 0,
-        onehot_y=moments.onehot_y,
-        shape=moments.tensor.shape,
-        num_starts=1,
-        max_steps=_MAX_STEPS,
-        tolerance=_TOLERANCE,
-        warm=True,
-        optimiser=None,
-    )
-    target = least_squares.target(moments, False)._replace(root=sol.stats["weight"])
-    return _MomentsFit(sol.stats["start"], target, layout, sol.stats["j"], _converged(sol.status))
-
-
-_free = functools.partial(jax.jit, static_argnames=("layout", "floor"))(least_squares.free_rank)
-
-
-@functools.partial(jax.jit, static_argnames="layout")
-def _climb(
-    moments: Moments, target: Target, key: Array, start: Array, layout: Layout
-) -> tuple[Array, Array]:
-    """Fit moments from one start; return J, and whether the fit ended."""
-    found, _ = least_squares.fit(moments, True, target.root, key, start, layout)
-    value = 2 * found.value[0]
-    return value, _converged(found.status[0]) & jnp.isfinite(value)
-
-
-def _left_of_moments(dimension: Callable[[float], Array]) -> Int[Array, ""]:
-    """Return a dimension with bounds counted as fixed; 0 where it owes its existence to them."""
-    return jnp.where(dimension(0.0) > 0, dimension(_TOLERANCE), 0)
-
-
-def _widened(flat: Array, narrow: Layout, wide: Layout) -> Array:
-    """Return the coordinates of a model in those of one that contains it."""
-    own = least_squares.unravel(flat, narrow)
-    shapes = jax.eval_shape(lambda v: least_squares.unravel(v, wide), _blank(wide, flat))
-    parts = (jnp.broadcast_to(o, s.shape) for o, s in zip(own, shapes, strict=True))
-    return ravel_pytree(Coordinates(*parts))[0]
-
-
-def _blank(layout: Layout, like: Array) -> Array:
-    return jnp.zeros(layout.num_parameters, like.dtype)
+    return chi_square(gain, left_of_table(null, dimension), null.found & done)

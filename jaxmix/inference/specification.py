@@ -6,6 +6,8 @@ counts; `statistics` is the same on arrays, for many data sets under ``vmap``.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -164,7 +166,12 @@ def nested_test(
 
 
 def arms_test(
-    data: Data, num_classes: int = 2, *, loss: str | None = None, seed: int = 0
+    data: Data,
+    num_classes: int = 2,
+    *,
+    loss: str | None = None,
+    seed: int = 0,
+    fitted: Mapping[str, Any] | None = None,
 ) -> SpecificationTest:
     """Test whether the classes look the same through x in every arm, as level 3 says.
 
@@ -175,6 +182,9 @@ def arms_test(
     ----------
     data, num_classes, loss, seed
         As in `level_test`.
+    fitted
+        ``sol.stats`` of a level-3 `jaxmix.factorization.solve` on the same data by the same loss,
+        converged, where there is one: it is not fitted again.
 
     Raises
     ------
@@ -190,7 +200,8 @@ def arms_test(
     (2, False)
     """
     none_left = "the arms fitted apart have no more free parameters than together"
-    return _compare(arms_statistic, _ARMS_NULL, none_left, data, num_classes, loss, seed)
+    statistic = functools.partial(arms_statistic, fitted=fitted)
+    return _compare(statistic, _ARMS_NULL, none_left, data, num_classes, loss, seed)
 
 
 def range_test(data: Data, num_classes: int = 2, *, method: str = "spectral") -> SpecificationTest:

@@ -1,0 +1,211 @@
+"""The fits that tests of levels 2 and 3 compare, and the ranks of their derivatives.
+
+Ranks are taken at the null's fit, with probabilities at 0 counted as fixed; where even inside the
+bounds nothing is left to test, none is.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Bool, Float, Int
+
+from jaxmix.estimators import factorization, least_squares, likelihood, table
+from jaxmix.estimators.least_squares import Coordinates, Layout, Target
+from jaxmix.estimators.table import Cells, Factors
+from jaxmix.moments import Moments
+from jaxmix.status import Status
+
+_TOLERANCE = 1e-4  # predicted gain at which fits stop, in log-likelihood units
+_MAX_STEPS = 500
+
+free_rank = jax.jit(least_squares.free_rank, static_argnames=("layout", "floor"))
+
+
+class TableFit(NamedTuple):
+    """A fit of maximum likelihood.
+
+    Attributes
+    ----------
+    cells
+        The counts, as the likelihood of the level sees them (`factorization.as_level`).
+    factors
+        At the maximum.
+    g2
+        Twice the log-likelihood lost against the counts' own frequencies.
+    found
+        Whether the fit converged.
+    """
+
+    cells: Cells
+    factors: Factors
+    g2: Float[Array, ""]
+    found: Bool[Array, ""]
+
+
+def table_fit_at(moments: Moments, start: Any, level: int) -> TableFit:
+    """Return a fit that was made already, by its ``sol.stats["start"]``."""
+    cells, factors = factorization.cells_of(moments, level), Factors(*start)
+    g2 = 2 * table.deviance(cells, factors)
+    return TableFit(cells, factors, g2, jnp.isfinite(g2))
+
+
+def table_fit(
+    moments: Moments,
+    k: int,
+    key: Array,
+    level: int,
+    num_starts: int | None,
+    fitted: Mapping[str, Any] | None = None,
+) -> TableFit:
+    """Fit a table; with the stats of a solution on the same moments, take that fit instead."""
+    if fitted is not None:
+        return table_fit_at(moments, fitted["start"], level)
+    last = min(1, moments.tensor.shape[0] - 1)
+    sol = factorization.solve(
+        moments, k, key=key, level=level, num_starts=num_starts, arm=last,
+        tolerance=_TOLERANCE, max_steps=_MAX_STEPS,
+    )  # fmt: skip
+    found = table_fit_at(moments, sol.stats["start"], level)
+    return found._replace(g2=sol.stats["g2"], found=_converged(sol.status))
+
+
+def left_of_table(null: TableFit, dimension: Callable[[Factors], Array]) -> Int[Array, ""]:
+    """Return a dimension at the fit; 0 where it owes its existence to probabilities at 0 alone.
+
+    What is 0 because a level never occurred, in an arm for Z and Y, stays so.
+    """
+    W, B, C = likelihood.mix(null.factors)
+    inside = Factors(
+        jnp.where(null.cells.sum((2, 3))[..., None] > 0, W, 0.0),
+        jnp.where(null.cells.sum((0, 1, 3))[:, None] > 0, B, 0.0),
+        jnp.where(null.cells.sum((1, 2))[..., None] > 0, C, 0.0),
+    )
+    return jnp.where(dimension(inside) > 0, dimension(null.factors), 0)
+
+
+@jax.jit
+def table_ranks(factors: Factors) -> tuple[Int[Array, ""], Int[Array, ""]]:
+    """Return how many cells are possible, and the rank of the model's derivative there.
+
+    Cells of probability 0 do not occur, and probabilities at 0 stay there. The total of W is one
+    of the directions, so the difference of the two numbers is what is left to test. Columns are
+    scaled to Fisher's information; singular values below the square root of the machine epsilon
+    count as 0.
+    """
+    vector, unravel = ravel_pytree(factors)
+    p = table.model(factors).reshape(-1)
+    possible = p > 0
+    slope = jax.jacfwd(lambda v: table.model(unravel(v)).reshape(-1))(vector)
+    slope = slope * jnp.where(possible, jnp.where(possible, p, 1.0) ** -0.5, 0.0)[:, None]
+    slope = jnp.where(vector > 0, slope, 0.0)
+    size = jnp.linalg.norm(slope, axis=0)
+    values = jnp.linalg.svd(slope / jnp.where(size > 0, size, 1.0), compute_uv=False)
+    return possible.sum(), jnp.sum(values > jnp.sqrt(jnp.finfo(p.dtype).eps))
+
+
+@functools.partial(jax.jit, static_argnames="k")
+def climb_apart(cells: Cells, first: Factors, key: Array, k: int) -> tuple[Array, Array]:
+    """Fit tables along the first axis apart; return their losses' sum, and whether all ended."""
+    options = likelihood.Options(
+        num_classes=k, level=3, num_arms=1, num_starts=1, max_steps=_MAX_STEPS,
+        tolerance=_TOLERANCE, spectral_start=False, warm=True,
+    )  # fmt: skip
+    key_data = jax.random.key_data(key)
+    fits = jax.vmap(lambda own, start: likelihood.maximise(own, key_data, start, options))(
+        cells, first
+    )
+    return fits.loss.sum(), jnp.all(fits.done)
+
+
+class MomentsFit(NamedTuple):
+    """A fit of weighted least squares.
+
+    Attributes
+    ----------
+    flat, layout
+        Its coordinates, and what they mean.
+    target
+        The moments and their weight.
+    j
+        Hansen's J.
+    found
+        Whether the fit converged.
+    """
+
+    flat: Array
+    target: Target
+    layout: Layout
+    j: Float[Array, ""]
+    found: Bool[Array, ""]
+
+    def rank(self, floor: float) -> Int[Array, ""]:
+        """Return the rank of the model's derivative; `floor` as in `least_squares.free_rank`."""
+        return free_rank(self.flat, self.target, self.layout, floor)
+
+
+def moments_fit(
+    moments: Moments,
+    k: int,
+    key: Array,
+    level: int,
+    num_starts: int | None,
+    fitted: Mapping[str, Any] | None = None,
+) -> MomentsFit:
+    """Fit moments; with the stats of a solution on the same moments, take that fit instead."""
+    layout = Layout(
+        num_classes=k,
+        level=level,
+        onehot=moments.num_shared == 0,
+        onehot_y=moments.onehot_y,
+        shape=moments.tensor.shape,
+        num_starts=1,
+        max_steps=_MAX_STEPS,
+        tolerance=_TOLERANCE,
+        warm=True,
+        optimiser=None,
+    )
+    done = jnp.asarray(True)
+    if fitted is None:
+        sol = factorization.solve(
+            moments, k, key=key, level=level, loss="gmm", num_starts=num_starts,
+            tolerance=_TOLERANCE, max_steps=_MAX_STEPS,
+        )  # fmt: skip
+        fitted, done = sol.stats, _converged(sol.status)
+    flat = fitted["start"]
+    target = least_squares.target(moments, False)._replace(root=fitted["weight"])
+    j = 2 * least_squares.loss(flat, target, layout)
+    return MomentsFit(flat, target, layout, j, done & jnp.isfinite(j))
+
+
+@functools.partial(jax.jit, static_argnames="layout")
+def climb(
+    moments: Moments, target: Target, key: Array, start: Array, layout: Layout
+) -> tuple[Array, Array]:
+    """Fit moments from one start; return J, and whether the fit ended."""
+    found, _ = least_squares.fit(moments, True, target.root, key, start, layout)
+    value = 2 * found.value[0]
+    return value, _converged(found.status[0]) & jnp.isfinite(value)
+
+
+def left_of_moments(dimension: Callable[[float], Array]) -> Int[Array, ""]:
+    """Return a dimension with bounds counted as fixed; 0 where it owes its existence to them."""
+    return jnp.where(dimension(0.0) > 0, dimension(_TOLERANCE), 0)
+
+
+def widened(flat: Array, narrow: Layout, wide: Layout) -> Array:
+    """Return the coordinates of a model in those of one that contains it."""
+    own = least_squares.unravel(flat, narrow)
+    blank = jnp.zeros(wide.num_parameters, flat.dtype)
+    shapes = jax.eval_shape(lambda v: least_squares.unravel(v, wide), blank)
+    parts = (jnp.broadcast_to(o, s.shape) for o, s in zip(own, shapes, strict=True))
+    return ravel_pytree(Coordinates(*parts))[0]
+
+
+def _converged(status: Int[Array, ""]) -> Bool[Array, ""]:
+    return (status != Status.MAX_STEPS) & (status != Status.NONFINITE)
