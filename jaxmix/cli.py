@@ -13,13 +13,11 @@ import pathlib
 import platform
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import jax
 import rich.console
-import rich.progress
 import typer
 
 from jaxmix import demo
@@ -29,7 +27,7 @@ from jaxmix.hierarchy import identify
 from jaxmix.plan import CHOICES
 from jaxmix.report.files import check_folder, write_whole
 from jaxmix.report.plots import ForestRow, figure_class
-from jaxmix.report.progress import progress_bar
+from jaxmix.report.progress import fit_progress
 from jaxmix.result import Result
 from jaxmix.status import InputError
 from jaxmix.study import commands as study_commands
@@ -209,7 +207,7 @@ def fit_command(
         features=features,
         cluster=cluster,
     )
-    with _progress("resampling") as progress:
+    with fit_progress() as progress:
         result = fit(
             data,
             num_classes=_classes(classes),
@@ -255,7 +253,7 @@ def demo_lalonde(
     """Job training and earnings (LaLonde): trial participants against survey controls."""
     _check_outputs(json, plot)
     settings: dict[str, Any] = {"num_resamples": resamples, "confidence": confidence, "seed": seed}
-    with _progress("resampling") as progress:
+    with fit_progress() as progress:
         data = demo.load_lalonde()
         result = demo.lalonde(data, progress=progress, **settings)
     trial = ForestRow("randomized trial", data.trial.value, data.trial.interval, "contrast")
@@ -382,15 +380,3 @@ def _draw(figure: Any, path: pathlib.Path) -> None:
     figure.savefig(picture, format=path.suffix.lstrip(".").lower(), dpi=150)
     write_whole(path, picture.getvalue())
     print(f"wrote {path}", file=sys.stderr)
-
-
-@contextmanager
-def _progress(label: str) -> Iterator[Any]:
-    """Show a bar on standard error for work that takes longer than a moment."""
-    with progress_bar(
-        rich.progress.TextColumn(label),
-        rich.progress.BarColumn(),
-        rich.progress.MofNCompleteColumn(),
-        rich.progress.TimeRemainingColumn(),
-    ) as show:
-        yield lambda done, total: show(completed=done, total=total)

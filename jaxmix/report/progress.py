@@ -1,8 +1,8 @@
-"""A progress bar on standard error (rich, the extra 'cli')."""
+"""Progress bars on standard error (rich, the extra 'cli')."""
 
 from __future__ import annotations
 
-import time
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -28,16 +28,38 @@ def progress_bar(
     """
     console = rich.console.Console(stderr=True)
     bar = rich.progress.Progress(*columns, console=console, transient=True)
-    started = time.monotonic()
     only = bar.add_task("", **task)
-
-    def update(**fields: Any) -> None:
-        if time.monotonic() - started > _QUIET_SECONDS and console.is_terminal:
-            bar.start()
-        bar.update(only, **fields)
-
+    # On a clock of its own: compilation can take a minute before there is anything to report.
+    late = threading.Timer(_QUIET_SECONDS, bar.start)
+    late.daemon = True
+    if console.is_terminal:
+        late.start()
     try:
-        yield update
+        yield lambda **fields: bar.update(only, **fields)
     finally:
+        late.cancel()
+        if late.ident is not None:
+            late.join()
         if bar.live.is_started:  # stopping a bar that never showed prints an empty line
             bar.stop()
+
+
+@contextmanager
+def fit_progress() -> Iterator[Callable[[int, int], None]]:
+    """Show what a fit is at, and give the function that takes resamples done and in all."""
+    with progress_bar(
+        rich.progress.SpinnerColumn(),
+        rich.progress.TextColumn("{task.fields[stage]}"),
+        rich.progress.BarColumn(),
+        rich.progress.TextColumn("{task.fields[resamples]}"),
+        rich.progress.TimeElapsedColumn(),
+        total=None,
+        stage="compiling and fitting",
+        resamples="",
+    ) as show:
+
+        def update(done: int, total: int) -> None:
+            stage = "resampling" if done < total else "intervals and tests"
+            show(completed=done, total=total, stage=stage, resamples=f"{done}/{total} resamples")
+
+        yield update
