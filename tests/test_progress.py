@@ -53,9 +53,13 @@ def test_no_bar_where_nobody_looks(soon, capsys):
 
 
 def test_a_bar_is_gone_when_the_work_fails(soon, terminal, capsys):
-    with pytest.raises(ZeroDivisionError), progress.fit_progress():
-        time.sleep(0.2)
-        1 / 0  # noqa: B018
+    def work():
+        with progress.fit_progress():
+            time.sleep(0.2)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        work()
     time.sleep(0.2)
     shown = capsys.readouterr().err
     assert shown.endswith("\x1b[2K")  # the line of the bar is erased
