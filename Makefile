@@ -20,7 +20,7 @@ paper: $(VENV)/.done  ## the paper's four studies, their figures and numbers
 	$(BIN)/python -m experiments.paper --out $(OUT)/paper $(ARGS)
 
 test: $(VENV)/.done  ## all tests, doctests included
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 lint: $(VENV)/.done  ## style, format and types
 	$(BIN)/ruff check .

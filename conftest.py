@@ -1,5 +1,6 @@
 """Settings of the whole test session, doctests included: float64, and bounded memory maps."""
 
+import os
 import pathlib
 
 import jax
@@ -7,7 +8,9 @@ import pytest
 
 jax.config.update("jax_enable_x64", True)
 # What is forgotten between modules, and between runs, is compiled once all the same.
-jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(__file__).parent / ".jax_cache"))
+# A folder for each worker: JAX writes a program in place, and another may read half of it.
+cache = pathlib.Path(__file__).parent / ".jax_cache" / os.environ.get("PYTEST_XDIST_WORKER", "")
+jax.config.update("jax_compilation_cache_dir", str(cache))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 

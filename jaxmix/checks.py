@@ -9,7 +9,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.tree_util import Partial
 from jaxtyping import Array
 
 from jaxmix.data import CausalData
@@ -17,7 +16,7 @@ from jaxmix.estimates import InfluentialRow
 from jaxmix.estimators import spectral
 from jaxmix.features import Views, distinct
 from jaxmix.inference import resampling, sensitivity, specification
-from jaxmix.inference.asymptotic import most_influential
+from jaxmix.inference.asymptotic import largest_changes
 from jaxmix.inference.sensitivity import Sensitivity
 from jaxmix.inference.specification import SpecificationTest
 from jaxmix.inference.subject import MAX_MOMENTS
@@ -148,11 +147,18 @@ def checks(
 
 
 def influential_rows(
-    estimator: Estimator, data: CausalData, views: Views, context: dict[str, Any]
+    data: CausalData, views: Views, influence: Array
 ) -> tuple[InfluentialRow, ...]:
-    """Return the few rows without which the average effect would differ most."""
-    num = min(_INFLUENTIAL, len(views.t))
-    found = most_influential(Partial(_Effect(estimator), **context), views, num)
+    """Return the few rows without which the average effect would differ most.
+
+    Parameters
+    ----------
+    data, views
+        The table, and its rows as features.
+    influence
+        Of each of these rows on the average effect (`jaxmix.asymptotic.influence`).
+    """
+    found = largest_changes(influence, views.multiplicity, min(_INFLUENTIAL, len(views.t)))
     rows = distinct(data) if views.repeated else data
     columns = (rows.outcome, *rows.z, *rows.x)
     listed = []
@@ -165,16 +171,6 @@ def influential_rows(
         }
         listed.append(InfluentialRow(values, round(float(copies)), float(change)))
     return tuple(listed)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Effect:
-    """The average effect alone."""
-
-    estimator: Estimator
-
-    def __call__(self, moments: Moments, **context: Any) -> Array:
-        return self.estimator(moments, **context)["effect"]
 
 
 def _as_jax(mixture: Any) -> Any:

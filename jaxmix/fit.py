@@ -254,7 +254,10 @@ class _Run:
             # Starts beyond the first; apart from the keys of the resamples.
             context["key"] = jax.random.fold_in(jax.random.key(self.settings.seed), 2**31 - 1)
             weighted = not views.is_table
-        point = evaluate(Partial(estimator, **context), views, covariance=weighted)
+        influence_on = None if self.edge is None else "effect"
+        point = evaluate(
+            Partial(estimator, **context), views, covariance=weighted, influence_on=influence_on
+        )
         if context:
             context["start"] = point["stats"].pop("start")
             if weighted:
@@ -278,7 +281,7 @@ class _Run:
             )
 
         if self.edge is not None:
-            rows = influential_rows(estimator, data, views, context)
+            rows = influential_rows(data, views, point["influence"])
             diagnostics = dataclasses.replace(diagnostics, influential=rows)
         law = law_se = law_interval = harmed = spread_of_law = bands = checked = None
         if estimator.level < 4:

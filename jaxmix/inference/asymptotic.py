@@ -10,6 +10,7 @@ misspecified (Hall, Inoue 2003).
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -114,9 +115,17 @@ def most_influential(
     slopes = influence(statistic, views)
     if jnp.shape(slopes) != jnp.shape(views.t):
         raise ValueError("the statistic has several numbers: choose one of them")
-    change = -views.multiplicity * slopes
+    return largest_changes(slopes, views.multiplicity, num)
+
+
+@functools.partial(jax.jit, static_argnames="num")
+def largest_changes(
+    slopes: Float[Array, " n"], multiplicity: Float[Array, " n"], num: int
+) -> Influential:
+    """Return what `most_influential` does, where the influence of each row is known."""
+    change = -multiplicity * slopes
     rows = jax.lax.top_k(jnp.abs(change), num)[1]
-    return Influential(rows, views.multiplicity[rows], change[rows])
+    return Influential(rows, multiplicity[rows], change[rows])
 
 
 def standard_errors(statistic: Callable[[Moments], Any], views: Views) -> Any:

@@ -5,9 +5,11 @@ The first axis holds the resamples, the others the numbers; all numbers are done
 
 from __future__ import annotations
 
+import functools
 from statistics import NormalDist
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax.scipy.special import ndtr, ndtri
 from jaxtyping import Array, Bool, Float, Int
@@ -230,6 +232,7 @@ def acceleration(
     return jnp.where(second > 0, third / (6 * some**1.5), 0.0)
 
 
+@functools.partial(jax.jit, static_argnames=("kind", "confidence"))
 def interval(
     kind: str,
     draws: Float[Array, "r ..."],

@@ -109,7 +109,6 @@ def table_ranks(factors: Factors) -> tuple[Int[Array, ""], Int[Array, ""]]:
     return possible.sum(), jnp.sum(values > jnp.sqrt(jnp.finfo(p.dtype).eps))
 
 
-@functools.partial(jax.jit, static_argnames="k")
 def climb_apart(cells: Cells, first: Factors, key: Array, k: int) -> tuple[Array, Array]:
     """Fit tables along the first axis apart; return their losses' sum, and whether all ended."""
     options = likelihood.Options(

@@ -147,7 +147,8 @@ def nested_statistic(
     """
     moments, loss = _prepared(moments_or_cells, loss)
     if loss == "kl":
-        return _nested_of_table(moments, k, key, num_starts)
+        two, three = (table_fit(moments, k, key, level, num_starts) for level in (2, 3))
+        return _nested_of_table(two, three, k)
     null = moments_fit(moments, k, key, 2, num_starts)
     wide = dataclasses.replace(null.layout, level=3)
     start = widened(null.flat, null.layout, wide)
@@ -226,10 +227,9 @@ def _gain(narrow: Float[Array, ""], wide: Float[Array, ""]) -> Float[Array, ""]:
     return jnp.maximum(narrow - wide, 0.0)
 
 
-def _nested_of_table(moments: Moments, k: int, key: Array, num_starts: int | None) -> Statistic:
-    a, d_y = moments.tensor.shape[0], moments.tensor.shape[-1]
-    null = table_fit(moments, k, key, 2, num_starts)
-    wide = table_fit(moments, k, key, 3, num_starts)
+@functools.partial(jax.jit, static_argnames="k")
+def _nested_of_table(null: TableFit, wide: TableFit, k: int) -> Statistic:
+    a, _, _, d_y = wide.cells.shape
 
     def as_level_3(factors: Factors) -> Factors:
         W, B, C = factors
@@ -245,6 +245,7 @@ def _nested_of_table(moments: Moments, k: int, key: Array, num_starts: int | Non
     return chi_square(gain, left_of_table(null, dimension), null.found & wide.found)
 
 
+@functools.partial(jax.jit, static_argnames="k")
 def _arms_of_table(null: TableFit, k: int, key: Array) -> Statistic:
     a = len(null.cells)
 

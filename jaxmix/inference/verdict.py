@@ -30,6 +30,7 @@ class Statistic(NamedTuple):
     p_value: Float[Array, "*batch"]
 
 
+@jax.jit
 def chi_square(
     statistic: Float[Array, ""], df: Int[Array, ""], found: Bool[Array, ""] | bool = True
 ) -> Statistic:
