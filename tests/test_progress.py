@@ -22,7 +22,7 @@ def terminal(monkeypatch):
 def test_a_bar_shows_before_the_first_report(soon, terminal, capsys):
     with progress.fit_progress():
         time.sleep(0.4)
-    assert "compiling and fitting" in capsys.readouterr().err
+    assert "compiling, fitting, testing" in capsys.readouterr().err
 
 
 def test_a_bar_says_what_a_fit_is_at(soon, terminal, capsys):
@@ -31,12 +31,13 @@ def test_a_bar_says_what_a_fit_is_at(soon, terminal, capsys):
         time.sleep(0.4)
         first = capsys.readouterr().err
         report(100, 100)
-        time.sleep(0.4)
+        time.sleep(1.2)
     assert "resampling" in first
     assert "20/100 resamples" in first
     last = capsys.readouterr().err
-    assert "intervals and tests" in last
+    assert "compiling, fitting, testing" in last
     assert "100/100 resamples" in last
+    assert "0:00:01" in last  # the clock goes on
 
 
 def test_no_bar_for_what_is_over_at_once(terminal, capsys):

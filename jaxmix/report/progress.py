@@ -11,6 +11,7 @@ import rich.console
 import rich.progress
 
 _QUIET_SECONDS = 2.0  # no bar for what is over sooner
+_BETWEEN = "compiling, fitting, testing"  # before and after resamples, and between levels
 
 
 @contextmanager
@@ -54,12 +55,17 @@ def fit_progress() -> Iterator[Callable[[int, int], None]]:
         rich.progress.TextColumn("{task.fields[resamples]}"),
         rich.progress.TimeElapsedColumn(),
         total=None,
-        stage="compiling and fitting",
+        stage=_BETWEEN,
         resamples="",
     ) as show:
 
         def update(done: int, total: int) -> None:
-            stage = "resampling" if done < total else "intervals and tests"
-            show(completed=done, total=total, stage=stage, resamples=f"{done}/{total} resamples")
+            # One step more than resamples: a bar that is full stands still, its clock too.
+            show(
+                completed=done,
+                total=total + 1,
+                stage="resampling" if done < total else _BETWEEN,
+                resamples=f"{done}/{total} resamples",
+            )
 
         yield update
