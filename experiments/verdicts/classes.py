@@ -30,7 +30,7 @@ SIZE = 0.05
 DESIGNS = [(k, d) for d in (4, 6) for k in (1, 2, 3, 4)]
 HARD = [(2, 4), (3, 4)]  # of generic populations, which can be as good as unidentified
 # Classes, features a side, rows of the null for the bootstrap, whose cost is in the fits of k + 1.
-RATIOS = ((1, 4, 1_000), (1, 4, 10_000), (2, 4, 1_000), (2, 4, 10_000))
+RATIOS = ((1, 4, 1_000), (1, 4, 10_000), (2, 4, 1_000), (2, 4, 10_000), (3, 4, 10_000))
 RESAMPLES = 99
 
 
