@@ -45,15 +45,15 @@ def evaluate(
     With the name of one of its numbers the influence of each row on that stands in the output
     as ``"influence"``, which costs one program less than a call of `asymptotic.influence`.
     """
-
-    def of(multiplicity: Array) -> Any:
-        rows = dataclasses.replace(views, multiplicity=multiplicity)
-        out = statistic(from_rows(rows, covariance=covariance))
-        return out if influence_on is None else (out[influence_on], out)
-
     if influence_on is None:
-        return of(views.multiplicity)
-    (_, out), influence = jax.value_and_grad(of, has_aux=True)(views.multiplicity)
+        return statistic(from_rows(views, covariance=covariance))
+    of = asymptotic.of_multiplicity(statistic, views, covariance=covariance)
+
+    def number(multiplicity: Array) -> tuple[Array, Any]:
+        out = of(multiplicity)
+        return out[influence_on], out
+
+    (_, out), influence = jax.value_and_grad(number, has_aux=True)(views.multiplicity)
     return out | {"influence": influence}
 
 

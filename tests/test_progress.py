@@ -37,7 +37,8 @@ def test_a_bar_shows_before_the_first_report(soon, terminal, capsys):
 def test_a_bar_says_what_a_fit_is_at(soon, terminal, capsys):
     with progress.fit_progress() as report:
         report(20, 100)
-        assert "testing" not in shown(capsys, "resampling", "20/100 resamples").split("20/100")[-1]
+        frames = shown(capsys, "resampling", "20/100 resamples")
+        assert frames.rfind("resampling") > frames.rfind("testing")
         report(100, 100)
         # After the last resample its clock goes on.
         shown(capsys, "compiling, fitting, testing", "100/100 resamples", "0:00:01", "0:00:02")

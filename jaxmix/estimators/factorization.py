@@ -156,12 +156,10 @@ def solve(
         raise ValueError("loss 'gmm' needs moments with their covariance (covariance=True)")
     if k > moments.max_rank:
         raise ValueError(f"k is {k}, but the views can tell apart at most {moments.max_rank}")
-    layout = Layout(
+    layout = Layout.of(
+        moments,
         num_classes=k,
         level=level,
-        onehot=moments.num_shared == 0,
-        onehot_y=moments.onehot_y,
-        shape=moments.tensor.shape,
         num_starts=(num_starts or _MOMENTS_STARTS) if start is None else 1,
         max_steps=max_steps,
         tolerance=tolerance,

@@ -62,8 +62,18 @@ class Layout:
     max_steps: int
     tolerance: float
     warm: bool
-    optimiser: optax.GradientTransformation | None
+    optimiser: optax.GradientTransformation | None = None
     common_x: bool = True  # whether the arms share the profiles of x
+
+    @classmethod
+    def of(cls, moments: Moments, **chosen: Any) -> Layout:
+        """Return the layout of a fit to moments, which say what the views are."""
+        return cls(
+            onehot=moments.num_shared == 0,
+            onehot_y=moments.onehot_y,
+            shape=moments.tensor.shape,
+            **chosen,
+        )
 
     @property
     def num_parameters(self) -> int:

@@ -51,7 +51,7 @@ def influence(statistic: Callable[[Moments], Any], views: Views) -> Any:
     >>> treated.shape, round(float(treated[1]) * 16, 6)
     ((16,), 0.5)
     """
-    return jax.jacrev(_of_multiplicity(statistic, views))(views.multiplicity)
+    return jax.jacrev(of_multiplicity(statistic, views))(views.multiplicity)
 
 
 class Influential(NamedTuple):
@@ -143,7 +143,7 @@ def standard_errors(statistic: Callable[[Moments], Any], views: Views) -> Any:
     pytree
         The statistic's, each number replaced by its standard error.
     """
-    of = _of_multiplicity(statistic, views)
+    of = of_multiplicity(statistic, views)
     flat, pullback, unravel = jax.vjp(
         lambda m: ravel_pytree(of(m)), views.multiplicity, has_aux=True
     )
@@ -196,10 +196,13 @@ def delta_covariance(
     return jacobian @ moments.covariance @ jacobian.T / moments.num_rows
 
 
-def _of_multiplicity(
-    statistic: Callable[[Moments], Any], views: Views
+def of_multiplicity(
+    statistic: Callable[[Moments], Any], views: Views, *, covariance: bool = False
 ) -> Callable[[Float[Array, " n"]], Any]:
+    """Return a statistic as a function of how often each row is there."""
+
     def of(multiplicity: Float[Array, " n"]) -> Any:
-        return statistic(from_rows(dataclasses.replace(views, multiplicity=multiplicity)))
+        rows = dataclasses.replace(views, multiplicity=multiplicity)
+        return statistic(from_rows(rows, covariance=covariance))
 
     return of

@@ -157,17 +157,14 @@ def moments_fit(
     fitted: Mapping[str, Any] | None = None,
 ) -> MomentsFit:
     """Fit moments; with the stats of a solution on the same moments, take that fit instead."""
-    layout = Layout(
+    layout = Layout.of(
+        moments,
         num_classes=k,
         level=level,
-        onehot=moments.num_shared == 0,
-        onehot_y=moments.onehot_y,
-        shape=moments.tensor.shape,
         num_starts=1,
         max_steps=_MAX_STEPS,
         tolerance=_TOLERANCE,
         warm=True,
-        optimiser=None,
     )
     done = jnp.asarray(True)
     if fitted is None:
