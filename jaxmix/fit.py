@@ -15,8 +15,9 @@ from jaxtyping import Array
 from jaxmix import features
 from jaxmix.checks import checks as further_checks
 from jaxmix.checks import influential_rows
+from jaxmix.consistency import examined
 from jaxmix.data import CausalData
-from jaxmix.diagnose import diagnose, evaluate, warnings_of
+from jaxmix.diagnose import diagnose, evaluate, influence_on, warnings_of
 from jaxmix.estimates import Classes, Estimate, PerClass
 from jaxmix.features import Views, cell_names, distinct
 from jaxmix.inference import selection
@@ -254,12 +255,9 @@ class _Run:
             # Starts beyond the first; apart from the keys of the resamples.
             context["key"] = jax.random.fold_in(jax.random.key(self.settings.seed), 2**31 - 1)
             weighted = not views.is_table
-        influence_on = None if self.edge is None else "effect"
-        point = evaluate(
-            Partial(estimator, **context), views, covariance=weighted, influence_on=influence_on
-        )
+        point = evaluate(Partial(estimator, **context), views, covariance=weighted)
         if context:
-            context["start"] = point["stats"].pop("start")
+            context |= {name: point["stats"].pop(name) for name in ("start", "flat")}
             if weighted:
                 context["weight"] = point["stats"].pop("weight")
         point = jax.tree.map(np.asarray, point)
@@ -281,7 +279,8 @@ class _Run:
             )
 
         if self.edge is not None:
-            rows = influential_rows(data, views, point["influence"])
+            slopes = influence_on("effect", Partial(estimator.at_optimum(), **context), views)
+            rows = influential_rows(data, views, slopes)
             diagnostics = dataclasses.replace(diagnostics, influential=rows)
         law = law_se = law_interval = harmed = spread_of_law = bands = checked = None
         if estimator.level < 4:
@@ -310,7 +309,7 @@ class _Run:
                     gap=checked.gap,
                     condition=checked.condition,
                 )
-        return Result(
+        result = Result(
             treatment=data.treatment,
             control=data.arms[0],
             arm=data.arms[1],
@@ -345,6 +344,7 @@ class _Run:
             diagnostics=diagnostics,
             classes=self._classes(point.get("mixture"), views),
         )
+        return examined(result, estimator, views, point, spread)
 
     @staticmethod
     def _bands(bounds: dict[str, np.ndarray]) -> LawBands | None:

@@ -11,7 +11,7 @@ from jaxtyping import Array
 
 from jaxmix.columns import listed
 from jaxmix.data import CausalData
-from jaxmix.estimators import baselines, bridge, factorization, spectral, synthetic
+from jaxmix.estimators import baselines, bridge, factorization, optimum, spectral, synthetic
 from jaxmix.hierarchy import Verdict, identify
 from jaxmix.inference import drawing, intervals
 from jaxmix.inference.strength import EDGES
@@ -51,6 +51,11 @@ class Estimator:
     form: str
     estimand: str
     better: str
+    search: bool = True  # False: `start` is the optimum, whose derivatives are wanted
+
+    def at_optimum(self) -> Estimator:
+        """Return the estimator for derivatives at the estimate: it moves nothing."""
+        return dataclasses.replace(self, search=False)
 
     def __call__(
         self,
@@ -59,11 +64,12 @@ class Estimator:
         key: Array | None = None,
         start: Any = None,
         weight: Array | None = None,
+        flat: Array | None = None,
     ) -> dict[str, Any]:
         """Return everything a result needs that can be resampled.
 
         The factorization takes a key for its starts; resamples start at the estimate, and keep
-        its weight.
+        its weight; whether that is flat matters for its derivatives alone.
         """
         if self.level == 4:
             solution = bridge.solve(
@@ -71,7 +77,7 @@ class Estimator:
             )
             out = {"effect": solution.value.effect, "means": solution.value.means}
         else:
-            solution, law, means, profile = self._classes(moments, key, start, weight)
+            solution, law, means, profile = self._classes(moments, key, start, weight, flat)
             # The mean of the law, so that the class table adds up to the headline.
             out = {"effect": law.mean, "means": means, "shares": law.shares}
             out |= {"effects": law.effects, "harmed": law.share_harmed(self.better)}
@@ -83,7 +89,7 @@ class Estimator:
         return out | {"status": settle(solution.status, out["naive"]), "stats": solution.stats}
 
     def _classes(
-        self, moments: Moments, key: Array | None, start: Any, weight: Array | None
+        self, moments: Moments, key: Array | None, start: Any, weight: Array | None, flat: Any
     ) -> tuple[Any, EffectLaw, Array, Array]:
         """Return solution, law, potential means, and the profile that classes are matched by."""
         k = self.num_classes
@@ -96,6 +102,10 @@ class Estimator:
             return solution, law, potential.means, profile
         if self.method == "spectral":
             solution = spectral.solve(moments, k, estimand=self.estimand)
+        elif not self.search:
+            solution = optimum.revisit(
+                moments, k, start, level=self.level, weight=weight, flat=flat
+            )
         else:
             assert key is not None
             solution = factorization.solve(

@@ -35,6 +35,7 @@ class Status(enum.IntEnum):
     INDEFINITE_MOMENTS = 13
     RANK_DEFICIENT = 14
     NONFINITE = 15
+    INCONSISTENT = 16
 
     @property
     def usable(self) -> bool:
@@ -80,6 +81,10 @@ _MESSAGES = {
     Status.NONFINITE: (
         "the computation met numbers that are not finite: a singular system or an overflow; "
         "look for redundant columns, empty arms and extreme values"
+    ),
+    Status.INCONSISTENT: (
+        "numbers of the result contradict each other, which is a fault of the software and not of "
+        "the data: none of them is shown; please report it with the table"
     ),
 }
 

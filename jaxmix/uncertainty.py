@@ -24,6 +24,14 @@ from jaxmix.status import NO_ESTIMATE, Status
 _NUMBERS = ("effect", "means", "naive", "shares", "effects", "cumulative", "spread")
 _DRAWN = (*_NUMBERS, "harmed", "profile", "status")
 _CORRECTED = ("studentized", "bca")  # for skewness, by influence functions
+_ERRORS_AT_THE_BOUND = (
+    "a probability sits at 0 or 1: standard errors by differentiation hold it there, and may be too "
+    "small; the intervals do not rest on them"
+)
+_AT_THE_BOUND = (
+    "a probability sits at 0 or 1: standard errors by differentiation hold it there and are too "
+    "small for normal intervals, so none are given; use resamples (num_resamples, --resamples)"
+)
 _WORDS = {
     "effect": "the average effect", "means": "a mean outcome", "naive": "the difference in means",
     "shares": "a share", "effects": "a class effect", "cumulative": "the share of several classes",
@@ -58,12 +66,21 @@ class Uncertainty:
         What became of the resamples, for `Diagnostics`; empty without resamples.
     notes
         What a user should know of the intervals, one sentence each.
+    kinds
+        How each interval was made, by name.
+    extremes
+        Smallest and largest usable resample on a last axis; empty without resamples.
+    num_usable
+        Resamples that are estimates.
     """
 
     errors: dict[str, np.ndarray]
     bounds: dict[str, np.ndarray]
     tally: dict[str, Any]
     notes: tuple[str, ...] = ()
+    kinds: dict[str, str] = dataclasses.field(default_factory=dict)
+    extremes: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    num_usable: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,6 +126,8 @@ def uncertainty(
         For strata with clusters that lie in several of them.
     """
     kind = settings.interval
+    # Derivatives at the estimate look for nothing.
+    numbers = Partial(_Part(estimator.at_optimum(), _NUMBERS), **context)
     if kind in ("auto", "profile"):
         # What has no likelihood of its own has percentiles: the bridge, the naive difference.
         plain = uncertainty(
@@ -117,9 +136,8 @@ def uncertainty(
         usable = Status(int(point["status"])).usable
         if not usable or not has_likelihood(estimator, views) or settings.strata is not None:
             return plain
-        return _by_profile(estimator, views, context, settings.confidence, plain)
+        return _by_profile(estimator, views, numbers, context, settings.confidence, plain)
     strata = views.t if settings.strata == "arm" else None
-    numbers = Partial(_Part(estimator, _NUMBERS), **context)
     confidence = settings.confidence
     if not settings.num_resamples:
         if strata is None:
@@ -127,14 +145,25 @@ def uncertainty(
         else:
             errors = _on_host(resampling.spread(numbers, views, _NUMBERS, strata)[0])
         tally = {"interval": "normal"}
-        return Uncertainty(errors, _normal(point, errors, confidence), tally)
+        found = _with_normal(point, errors, confidence, tally)
+        if point["stats"].get("num_zero", 0) > 0:
+            # They would be too short by half and more: coverage in docs/verdicts.md.
+            bounds = {"naive": found.bounds["naive"]}
+            found = dataclasses.replace(found, bounds=bounds, notes=(_AT_THE_BOUND,))
+        return found
     draws, draws_se, tally = _resample(estimator, views, point, context, settings, strata)
     tally["interval"] = kind
-    if 2 * len(draws["effect"]) < settings.num_resamples:
+    num_usable = len(draws["effect"])
+    if 2 * num_usable < settings.num_resamples:
         return Uncertainty({}, {}, tally)
     errors = {name: values.std(axis=0, ddof=1) for name, values in draws.items()}
+    extremes = {
+        name: np.stack([values.min(axis=0), values.max(axis=0)], axis=-1)
+        for name, values in draws.items()
+    }
+    seen: dict[str, Any] = {"extremes": extremes, "num_usable": num_usable}
     if kind == "normal":
-        return Uncertainty(errors, _normal(point, errors, confidence), tally)
+        return dataclasses.replace(_with_normal(point, errors, confidence, tally), **seen)
     se: dict[str, Any] = {}
     skew: dict[str, Any] = {}
     if kind in _CORRECTED:
@@ -153,17 +182,19 @@ def uncertainty(
             acceleration=skew.get(name),
         )
         bounds[name] = np.stack([ends.lower, ends.upper], axis=-1)
-    return Uncertainty(errors, bounds, tally, _notes(bounds, kind))
+    kinds = dict.fromkeys(bounds, kind)
+    return Uncertainty(errors, bounds, tally, _notes(bounds, kind), kinds, **seen)
 
 
 def has_likelihood(estimator: Estimator, views: Views) -> bool:
-    """Whether the fit is one of maximum likelihood, of a random sample."""
-    return estimator.method == "factorization" and views.is_table and views.is_random_sample
+    """Whether the fit is one of maximum likelihood, weights and clusters aside."""
+    return estimator.method == "factorization" and views.is_table
 
 
 def _by_profile(
     estimator: Estimator,
     views: Views,
+    numbers: Partial,
     context: dict[str, Any],
     confidence: float,
     plain: Uncertainty,
@@ -171,14 +202,22 @@ def _by_profile(
     """Return the same with profile-likelihood intervals in place of others."""
     k = estimator.num_classes
     assert k is not None
+    moments = from_rows(views)
+    asked = {"level": estimator.level, "estimand": estimator.estimand}
+    inflation = None
+    if not views.is_random_sample:
+        errors = errors_of(numbers, views)
+        errors = profile.Numbers(*(errors[name] for name in profile.Numbers._fields))
+        inflation = profile.design_effects(moments, k, context["start"], errors, **asked)
     found = profile.intervals(
-        from_rows(views), k, context["start"],
-        level=estimator.level, estimand=estimator.estimand, confidence=confidence,
-    )  # fmt: skip
+        moments, k, context["start"], confidence=confidence, inflation=inflation, **asked
+    )
     named = found._asdict()
     settled, excess = bool(named.pop("settled")), float(named.pop("excess"))
     bounds = plain.bounds | {name: np.asarray(ends) for name, ends in named.items()}
     notes = plain.notes
+    if _AT_THE_BOUND in notes:
+        notes = (_ERRORS_AT_THE_BOUND,)
     if not settled:
         notes += (
             "an end of a profile-likelihood interval was not found to its tolerance; the interval "
@@ -190,20 +229,23 @@ def _by_profile(
             "estimate is not the maximum; use another seed",
         )
     tally = plain.tally | {"interval": "profile"}
-    return dataclasses.replace(plain, bounds=bounds, tally=tally, notes=notes)
+    kinds = plain.kinds | dict.fromkeys(named, "profile")
+    return dataclasses.replace(plain, bounds=bounds, tally=tally, notes=notes, kinds=kinds)
 
 
 def _on_host(values: Any) -> Any:
     return jax.tree.map(np.asarray, values)
 
 
-def _normal(
-    point: dict[str, Any], errors: dict[str, np.ndarray], confidence: float
-) -> dict[str, np.ndarray]:
-    return {
+def _with_normal(
+    point: dict[str, Any], errors: dict[str, np.ndarray], confidence: float, tally: dict[str, Any]
+) -> Uncertainty:
+    """Return errors with normal intervals."""
+    bounds = {
         name: np.stack(intervals.normal_interval(point[name], se, confidence), axis=-1)
         for name, se in errors.items()
     }
+    return Uncertainty(errors, bounds, tally, kinds=dict.fromkeys(bounds, "normal"))
 
 
 def _notes(bounds: dict[str, np.ndarray], kind: str) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ ROOMS = [
     "status", "columns", "solvers", "report", "data", "features", "moments", "mixture",
     "hierarchy", "estimators", "populations", "inference", "latent_classes", "estimates", "summary",
     "result", "plan",
-    "diagnose", "uncertainty", "checks", "fit", "study",
+    "diagnose", "uncertainty", "consistency", "checks", "fit", "study",
     "demo", "cli", "__main__",
 ]  # fmt: skip
 

@@ -22,11 +22,11 @@ from jaxtyping import Array
 
 from jaxmix import moments as moments_
 from jaxmix.estimators import least_squares, likelihood, table
-from jaxmix.estimators.least_squares import Layout, Profiles
+from jaxmix.estimators.least_squares import Layout
+from jaxmix.estimators.optimum import cells_of, mixture_of, moments_value, table_value
 from jaxmix.estimators.table import Cells, Factors
-from jaxmix.mixture import EffectLaw, Mixture, range_status
+from jaxmix.mixture import EffectLaw, range_status
 from jaxmix.moments import Moments
-from jaxmix.solvers.implicit import at_root
 from jaxmix.status import Solution, Status, settle, where, worst
 
 LOSSES = ("kl", "gmm", "frobenius")
@@ -169,27 +169,6 @@ def solve(
     return _by_least_squares(moments, key, layout, start, weight, loss == "gmm", arm)
 
 
-def counts_of(moments: Moments) -> Cells:
-    """Return the counts behind a table's moments; those of many rows for a population."""
-    dtype = moments.tensor.dtype
-    many = jnp.finfo(dtype).eps ** (-2 / 3)
-    n = jnp.where(jnp.isfinite(moments.num_rows), moments.num_rows, many).astype(dtype)
-    return moments.tensor * n
-
-
-def as_level(cells: Cells, level: int) -> Cells:
-    """Return a table as the likelihood of a level sees it: at level 2 of (Z, X, (T, Y))."""
-    if level == 3:
-        return cells
-    a, d_z, d_x, d_y = cells.shape
-    return cells.transpose(1, 2, 0, 3).reshape(1, d_z, d_x, a * d_y)
-
-
-def cells_of(moments: Moments, level: int) -> Cells:
-    """Return the counts behind a table's moments, as the likelihood of a level sees them."""
-    return as_level(counts_of(moments), level)
-
-
 def _by_likelihood(
     moments: Moments, key: Array, options: likelihood.Options, start: Any, arm: int
 ) -> Solution:
@@ -201,26 +180,18 @@ def _by_likelihood(
         fixed, jax.random.key_data(key), () if start is None else Factors(*start), options
     )
     found = jax.lax.stop_gradient(found)
-    # One more step, exact: it measures how far off the optimum is, and removes most of it.
-    direction, decrement, pivot = _check(fixed, found.factors)
-    moved = table.retract(found.factors, direction)
-    # So close that the loss may not resolve the gain: worse by its rounding is no worse.
-    noise = jnp.finfo(cells.dtype).eps * (64 + 2 * fixed.sum())
-    closer = (table.deviance(fixed, moved) <= found.loss + noise) & (
-        (decrement >= 0) & (decrement < options.tolerance)
-    )
-    factors = jax.tree.map(lambda m, f: jnp.where(closer, m, f), moved, found.factors)
-    flat_optimum = pivot < jnp.sqrt(jnp.finfo(cells.dtype).eps)
-
-    vector, unravel = ravel_pytree(factors)
-    factors = unravel(at_root(_stationarity(cells.shape, k), vector, (cells,), flat_optimum))
-    g2 = 2 * table.deviance(cells, factors)
-    value = mixture_of(factors, moments.value_y, options.level, a)
-    value = value.take(jnp.argsort(value.effects(arm)))
-    zero = jnp.any(vector == 0)
+    factors, decrement, pivot = likelihood.settle_down(fixed, found.factors, options.tolerance)
+    mixture = mixture_of(factors, moments.value_y, options.level, a)
+    # A class that is nowhere in an arm has no mean there.
+    assert mixture.z_profiles is not None
+    missing = jnp.any(mixture.shares * mixture.z_profiles.sum(1) <= 0)
+    flat_optimum = (pivot < jnp.sqrt(jnp.finfo(cells.dtype).eps)) | missing
+    optimum = tuple(factors)
+    value, factors = table_value(moments, factors, options.level, arm, flat_optimum)
+    num_zero = jnp.sum(ravel_pytree(optimum)[0] == 0)
     disagree = (found.starts > 1) & (found.agree < 2)
     status = worst(
-        where(zero, Status.BOUNDARY),
+        where(num_zero > 0, Status.BOUNDARY),
         where(disagree, Status.STARTS_DISAGREE),
         where(flat_optimum, Status.NOT_IDENTIFIED),
         where(~found.done, Status.MAX_STEPS),
@@ -228,67 +199,19 @@ def _by_likelihood(
     )
     stats: dict[str, Any] = {
         "log_likelihood": table.log_likelihood(cells, factors),
-        "g2": g2,
+        "g2": 2 * table.deviance(cells, factors),
         "df": jnp.asarray(likelihood.degrees_of_freedom(cells.shape, k)),
         "decrement": decrement,
         "steps": found.steps,
         "num_starts": found.starts,
         "num_agree": found.agree,
         "runner_up": found.runner_up - found.loss,
-        "num_zero": jnp.sum(vector == 0),
+        "num_zero": num_zero,
         "flatness": pivot,
-        "start": tuple(found.factors),
+        "flat": flat_optimum,
+        "start": optimum,
     }
     return Solution(value, settle(status, (value.shares, value.means)), stats)
-
-
-def mixture_of(factors: Factors, value_y: Array, level: int, num_arms: int) -> Mixture:
-    """Return the classes behind a table's factors, in the order of the factors."""
-    W, B, C = factors
-    if level == 2:
-        shares = W[0].sum(0)
-        by_arm = C.reshape(num_arms, len(value_y), -1)
-        propensity = by_arm.sum(1)  # P(T=t | u)
-        conditional = W[0] / _positive(shares)
-        z_profiles = propensity[:, None, :] * conditional
-        C = by_arm / _positive(propensity)[:, None, :]
-    else:
-        shares = W.sum((0, 1))
-        z_profiles = W / _positive(shares)
-    means = jnp.einsum("tyu,y->tu", C, value_y, precision="highest")
-    return Mixture(shares, means, B, z_profiles, C)
-
-
-def _check(cells: Cells, factors: Factors) -> tuple[Factors, Array, Array]:
-    zero = jnp.zeros((), cells.dtype)
-    return table.newton_step(cells, factors, zero, jnp.asarray(True))
-
-
-def _positive(values: Array) -> Array:
-    """Return a divisor: 1 where a class is empty, so that its profile is finite."""
-    return jnp.where(values > 0, values, 1.0)
-
-
-@functools.lru_cache(maxsize=256)
-def _stationarity(shape: tuple[int, ...], k: int) -> Any:
-    a, d_z, d_x, d_y = shape
-    sizes = (a * d_z * k, d_x * k)
-
-    def residual(vector: Array, args: tuple[Cells]) -> Array:
-        W, B, C = jnp.split(vector, (sizes[0], sum(sizes)))
-        factors = Factors(W.reshape(a, d_z, k), B.reshape(d_x, k), C.reshape(a, d_y, k))
-        (cells,) = args
-        n = cells.sum()
-        gradient = table.score(cells, factors)
-        shares, by_arm = factors.W.sum((0, 1)), factors.W.sum(1)
-        # The gauge: sums of B and C are 1.
-        by_b = gradient.B + n * shares * (1 - factors.B.sum(0))
-        by_c = gradient.C + n * (by_arm * (1 - factors.C.sum(1)))[:, None, :]
-        slopes = jnp.concatenate([g.reshape(-1) for g in (gradient.W, by_b, by_c)])
-        # Probabilities at the bound stay there, in units that keep the system balanced.
-        return jnp.where(vector <= 0, n * vector, slopes)
-
-    return residual
 
 
 def _by_least_squares(
@@ -307,10 +230,8 @@ def _by_least_squares(
     flat = found.params[index]
     weights, rank = least_squares.ranks(flat, goal, layout)
     flat_optimum = rank < layout.num_parameters
+    value, flat = moments_value(moments, goal, flat, layout, arm, flat_optimum)
     own = goal._replace(tensor=moments.tensor)
-    flat = at_root(_gradient(layout), flat, (own,), flat_optimum)
-    parts = least_squares.profiles(least_squares.unravel(flat, layout), goal.limits, layout)
-    value = _mixture(parts, moments, arm)
     agree = jnp.sum(values <= values[index] + likelihood.AGREE)
     others = jnp.where(values > values[index] + likelihood.AGREE, values, jnp.inf)
     effects = value.means[arm] - value.means[0]
@@ -330,22 +251,9 @@ def _by_least_squares(
         "runner_up": others.min() - values[index],
         "start": found.params[index],
         "weight": goal.root,
+        "flat": flat_optimum,
     }
     return Solution(value, settle(status, (value.shares, value.means)), stats)
-
-
-@functools.lru_cache(maxsize=256)
-def _gradient(layout: Layout) -> Any:
-    return functools.partial(least_squares.stationarity, layout=layout)
-
-
-def _mixture(parts: Profiles, moments: Moments, arm: int) -> Mixture:
-    mass, A, B, C = parts
-    shares = mass.sum(0)
-    means = jnp.einsum("tyu,y->tu", C, moments.value_y, precision="highest")
-    z_profiles = (mass / shares)[:, None, :] * A
-    found = Mixture(shares, means, B, z_profiles, C)
-    return found.take(jnp.argsort(found.effects(arm)))
 
 
 def effect_law(

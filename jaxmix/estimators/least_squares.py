@@ -28,6 +28,7 @@ from jaxmix.status import Status
 CUTOFF = 1e-8
 """Eigenvalue of the moments' covariance, relative to the largest, below which it counts as 0."""
 
+_FINISH = 1e-12  # predicted gain to which steps go on: a few millionths of a standard error
 _MARGIN = 1e-3  # of a bounded range, kept free by starts
 
 
@@ -287,6 +288,7 @@ def _climb(layout: Layout) -> Any:
             damped(step, lambda flat, move: flat + move),
             tolerance=layout.tolerance,
             max_steps=layout.max_steps,
+            finish=_FINISH,
         )
 
     # Members of a batch that need many steps hold up their own chunk alone.

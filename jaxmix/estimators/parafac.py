@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxmix import moments as moments_
 from jaxmix.estimators import likelihood
-from jaxmix.estimators.factorization import counts_of
+from jaxmix.estimators.optimum import counts_of
 from jaxmix.estimators.table import Cells, Factors, deviance, em_step, log_likelihood
 from jaxmix.mixture import EffectLaw
 from jaxmix.moments import Moments

@@ -112,6 +112,32 @@ def at_bound(factors: Factors, gradient: Factors) -> Factors:
     return Factors(*((f <= 0) & (g <= 0) for f, g in zip(factors, gradient, strict=True)))
 
 
+def to_bound(cells: Cells, factors: Factors) -> Factors:
+    """Set probabilities to 0 that are on their way there: with them the others' system is regular.
+
+    Such a probability fits better the smaller it is, and by its own curvature its optimum lies
+    below 0: ``score < 0`` and ``p curvature < |score|``. At an optimum none is left that is large
+    enough to matter, so that the likelihood does not change beyond its tolerance.
+    """
+    p = model(factors)
+    weight = jnp.where(cells > 0, cells / jnp.where(cells > 0, p, 1.0) ** 2, 0.0)
+    W2, B2, C2 = (f**2 for f in factors)  # the squares of dp / dW, dp / dB, dp / dC are products
+    curvature = Factors(
+        jnp.einsum("tzxy,xu,tyu->tzu", weight, B2, C2),
+        jnp.einsum("tzxy,tzu,tyu->xu", weight, W2, C2),
+        jnp.einsum("tzxy,tzu,xu->tyu", weight, W2, B2),
+    )
+    W, B, C = (
+        jnp.where((g < 0) & (f * h < -g), 0.0, f)
+        for f, g, h in zip(factors, score(cells, factors), curvature, strict=True)
+    )
+    # Of a class that is empty, in an arm or everywhere, the score says nothing.
+    by_arm = W.sum(1)[:, None, :]
+    B = jnp.where((by_arm.sum((0, 1)) > 0) & (B.sum(0) > 0), B, factors.B)
+    C = jnp.where((by_arm > 0) & (C.sum(1, keepdims=True) > 0), C, factors.C)
+    return normalise(Factors(W, B, C))
+
+
 class Pull(NamedTuple):
     """A penalty ``residual^2 / 2`` on the factors, linearised.
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxmix.estimators import factorization, likelihood
+from jaxmix.estimators import factorization, likelihood, optimum
 from jaxmix.estimators.table import Cells, Factors, deviance, log_likelihood, model
 from jaxmix.moments import Moments
 from jaxmix.solvers.sampling import multinomial
@@ -100,7 +100,7 @@ def of_table(cells: Cells, k: int, *, key: Array, level: int = 3, num_starts: in
     >>> [int(fit.num_parameters) for fit in fits], bool(fits[1].bic < fits[0].bic)
     ([6, 13], True)
     """
-    table = factorization.as_level(cells, level)
+    table = optimum.as_level(cells, level)
     factors, done = _maximum(table, k, key, level, cells.shape[0], num_starts)
     dimension = num_parameters(cells.shape, k, level)
     n = table.sum()
@@ -218,7 +218,7 @@ def likelihood_ratio(
     >>> float(likelihood_ratio(counts, 1, key=jax.random.key(1), num_resamples=19).p_value)
     0.05
     """
-    table = factorization.as_level(cells, level)
+    table = optimum.as_level(cells, level)
     a = cells.shape[0]
     n = table.sum()
     of_starts = jax.random.fold_in(key, 2**31 - 1)  # apart from the keys of the resamples

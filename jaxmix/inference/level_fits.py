@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxmix.estimators import factorization, least_squares, likelihood, table
+from jaxmix.estimators import factorization, least_squares, likelihood, optimum, table
 from jaxmix.estimators.least_squares import Coordinates, Layout, Target
 from jaxmix.estimators.table import Cells, Factors
 from jaxmix.moments import Moments
@@ -33,7 +33,7 @@ class TableFit(NamedTuple):
     Attributes
     ----------
     cells
-        The counts, as the likelihood of the level sees them (`factorization.as_level`).
+        The counts, as the likelihood of the level sees them (`jaxmix.estimators.optimum.as_level`).
     factors
         At the maximum.
     g2
@@ -50,7 +50,7 @@ class TableFit(NamedTuple):
 
 def table_fit_at(moments: Moments, start: Any, level: int) -> TableFit:
     """Return a fit that was made already, by its ``sol.stats["start"]``."""
-    cells, factors = factorization.cells_of(moments, level), Factors(*start)
+    cells, factors = optimum.cells_of(moments, level), Factors(*start)
     g2 = 2 * table.deviance(cells, factors)
     return TableFit(cells, factors, g2, jnp.isfinite(g2))
 

@@ -23,7 +23,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxmix.estimators import table
-from jaxmix.estimators.factorization import cells_of, mixture_of
+from jaxmix.estimators.optimum import cells_of, mixture_of
 from jaxmix.estimators.table import Cells, Factors, Pull
 from jaxmix.moments import Moments
 from jaxmix.solvers.lanes import batched, by_chunks
@@ -110,6 +110,82 @@ class _Search(NamedTuple):
     done: Bool[Array, ""]
 
 
+class Numbers(NamedTuple):
+    """One number beside each of `Intervals`: standard errors, as `design_effects` takes them."""
+
+    effect: Float[Array, ""]
+    means: Float[Array, " a"]
+    shares: Float[Array, " k"]
+    effects: Float[Array, " k"]
+    cumulative: Float[Array, " k-1"]
+    spread: Float[Array, ""]
+
+
+@functools.partial(jax.jit, static_argnames=("k", "level", "estimand"))
+def design_effects(
+    moments: Moments,
+    k: int,
+    start: Any,
+    errors: Numbers,
+    *,
+    level: int = 3,
+    estimand: str = "ATE",
+) -> Float[Array, " m"]:
+    """Return by how much each number's variance exceeds that of a random sample of as many rows.
+
+    The ratio of a variance that knows the design (weights, clusters) to that by Fisher's
+    information, both with probabilities at 0 held there. A likelihood ratio of the weighted table
+    divided by it is chi-square again, to first order. A number without a variance of its own,
+    such as a share at its bound, takes the largest ratio of the others.
+
+    Parameters
+    ----------
+    moments, k, start, level, estimand
+        As in `intervals`.
+    errors
+        Standard errors under the design.
+
+    Returns
+    -------
+    array
+        In the order in which `intervals` looks for ends.
+
+    References
+    ----------
+    Rao, Scott (1984), "On chi-squared tests for multiway contingency tables with cell
+    proportions estimated from survey data", Annals of Statistics 12; Pauli, Racugno, Ventura
+    (2011), "Bayesian composite marginal likelihoods", Statistica Sinica 21, on one number.
+
+    Examples
+    --------
+    >>> import jax, jax.numpy as jnp, jaxmix as jm
+    >>> counts = jm.populations.paper_main(zt_strength=0.5).counts(jax.random.key(0), 10_000)
+    >>> moments = jm.moments.from_counts(counts)
+    >>> sol = jm.factorization.solve(moments, 2, key=jax.random.key(1))
+    >>> errors = Numbers(jnp.array(0.02), *(jnp.full(2, 0.02),) * 3, jnp.array([0.02]), 0.02)
+    >>> design_effects(moments, 2, sol.stats["start"], errors).shape
+    (8,)
+    """
+    model = Model(k, level, moments.tensor.shape[0], estimand)
+    cells = cells_of(moments, level)
+    factors = Factors(*start)
+    order = jnp.argsort(mixture_of(factors, moments.value_y, level, model.num_arms).effects())
+    own = _variances(cells, factors, moments.value_y, order, model)
+    inner = errors.cumulative[1 : max(k - 2, 1)]
+    # The variance of the class effects has the ratio of their standard deviation; its own error
+    # is 2 spread times that.
+    spread = _numbers(factors, moments.value_y, order, model)[-1] ** 0.5
+    parts = [
+        errors.effect[None], errors.means, errors.shares, errors.effects, inner,
+        2 * spread[None] * jnp.asarray(errors.spread),
+    ]  # fmt: skip
+    design = jnp.concatenate([jnp.atleast_1d(part) for part in parts]) ** 2
+    exists = (own > 0) & jnp.isfinite(design) & (design > 0)
+    ratios = jnp.where(exists, design / jnp.where(exists, own, 1.0), 0.0)
+    largest = jnp.where(jnp.any(exists), ratios.max(), 1.0)
+    return jnp.where(exists, ratios, largest)
+
+
 @functools.partial(jax.jit, static_argnames=("k", "level", "estimand", "confidence"))
 def intervals(
     moments: Moments,
@@ -119,6 +195,7 @@ def intervals(
     level: int = 3,
     estimand: str = "ATE",
     confidence: float = 0.95,
+    inflation: Float[Array, " m"] | None = None,
 ) -> Intervals:
     """Return profile-likelihood intervals of everything a fitted table says of effects.
 
@@ -127,9 +204,9 @@ def intervals(
     the value of g that it reaches, and the target is moved until the likelihood ratio is that of
     the confidence. Where g reaches its bound before, the bound is the end.
 
-    Assumes a random sample without weights or clusters, and what the level assumes. The
-    chi-square law is that of a number in the interior; at a bound the interval is wider than it
-    needs to be.
+    Assumes a random sample, or the design effects of one with weights or clusters, and what the
+    level assumes. The chi-square law is that of a number in the interior; at a bound the interval
+    is wider than it needs to be.
 
     Parameters
     ----------
@@ -141,6 +218,8 @@ def intervals(
         ``sol.stats["start"]`` of `jaxmix.factorization.solve` with loss ``"kl"``.
     level, estimand, confidence
         As in `jaxmix.fit`.
+    inflation
+        `design_effects`, by which the chi-square limits are multiplied; None for a random sample.
 
     References
     ----------
@@ -166,11 +245,14 @@ def intervals(
     root = jnp.asarray(NormalDist().inv_cdf(0.5 + confidence / 2), cells.dtype)
 
     variances = _variances(cells, factors, moments.value_y, order, model)
+    roots = jnp.full(len(limits), root)
+    if inflation is not None:
+        roots = root * jnp.sqrt(inflation)
 
     def one_end(index: Array, sign: Array) -> tuple[Array, Array, Array]:
         task = _Task(
             cells, factors, moments.value_y, order, index, sign, variances[index], limits[index],
-            root,
+            roots[index],
         )  # fmt: skip
         return _compiled(model)(task)
 

@@ -8,11 +8,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 Residual = Callable[[Float[Array, " p"], Any], Float[Array, " p"]]
-
-_POLISH = 2
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
@@ -22,8 +20,8 @@ def at_root(
     """Return a root of ``residual(root, args) = 0`` that varies with `args`.
 
     ``d root = -(d residual / d root)^-1 (d residual / d args) d args``, forward and reverse, under
-    ``vmap``. Where derivatives are asked for, Newton steps first bring the root to machine
-    precision.
+    ``vmap``. The root itself is returned as it was given, whether or not derivatives are asked
+    for: whoever found it brings it to the precision that its derivatives need.
 
     Parameters
     ----------
@@ -34,7 +32,9 @@ def at_root(
     args
         Pytree of floating-point arrays.
     flat
-        Whether the root is not isolated; derivatives are NaN then.
+        Whether the root is not isolated; derivatives are NaN then. They are NaN as well where the
+        system, rows and columns scaled to one size, has a condition number beyond the inverse
+        root of the machine epsilon: it says nothing of the directions that are lost.
 
     Examples
     --------
@@ -53,11 +53,23 @@ def at_root(
 @at_root.defjvp
 def _at_root_jvp(residual: Residual, primals: Any, tangents: Any) -> tuple[Array, Array]:
     root, args, flat = primals
-    jacobian = jax.jacfwd(residual)
-    for _ in range(_POLISH):
-        moved = root - jnp.linalg.solve(jacobian(root, args), residual(root, args))
-        # A step that leads nowhere leaves the solver's own root.
-        root = jnp.where(jnp.all(jnp.isfinite(moved)), moved, root)
+    inverse, singular = _scaled_inverse(jax.jacfwd(residual)(root, args))
     slope = jax.jvp(lambda a: residual(root, a), (args,), (tangents[1],))[1]
-    moved = -jnp.linalg.solve(jacobian(root, args), slope)
-    return root, jnp.where(flat, jnp.nan, 1.0) * moved
+    return root, jnp.where(flat | singular, jnp.nan, 1.0) * -(inverse @ slope)
+
+
+def _scaled_inverse(matrix: Float[Array, "p p"]) -> tuple[Float[Array, "p p"], Bool[Array, ""]]:
+    """Return the inverse, and whether rounding leaves nothing of it in some direction."""
+    by_row = _unit(jnp.max(jnp.abs(matrix), axis=1))
+    matrix = matrix * by_row[:, None]
+    by_column = _unit(jnp.max(jnp.abs(matrix), axis=0))
+    matrix = matrix * by_column
+    inverse = jnp.linalg.inv(matrix)
+    condition = jnp.linalg.norm(matrix) * jnp.linalg.norm(inverse)
+    limit = len(matrix) * jnp.finfo(matrix.dtype).eps ** -0.5
+    return by_column[:, None] * inverse * by_row, ~(condition < limit)
+
+
+def _unit(size: Float[Array, " p"]) -> Float[Array, " p"]:
+    """Return the factors that bring sizes to 1; what is 0 stays, and shows as singular."""
+    return jnp.where(size > 0, 1.0 / jnp.where(size > 0, size, 1.0), 1.0)

@@ -16,6 +16,7 @@ Value = Callable[[Any], Float[Array, ""]]
 Step = Callable[[Any, Float[Array, ""], Bool[Array, ""]], tuple[Any, Float[Array, ""]]]
 
 _REACHED = 0.5  # share of the predicted gain that makes exact curvature worth trying
+_FURTHER = 30  # most steps towards a finer tolerance
 _LEAST_RATIO = 1e-3  # a step that gains less than this share of its prediction is refused
 
 
@@ -129,11 +130,12 @@ def minimise(
     tolerance: float,
     max_steps: int | Array,
     patience: int = 5,
+    finish: float | None = None,
 ) -> Minimum:
     """Minimise a loss by any optax optimiser; differentiable only by the implicit route.
 
     Stops when the predicted gain of an accepted second-order step, or for other optimisers the
-    gain of the last `patience` steps, falls below the tolerance.
+    gain of the last `patience` steps, falls below the tolerance; or a little later, see `finish`.
 
     Parameters
     ----------
@@ -149,6 +151,10 @@ def minimise(
         Cap on the number of steps.
     patience
         Steps over which a first-order optimiser has to gain the tolerance.
+    finish
+        A finer tolerance that second-order steps go on to, for a few steps more, once they have
+        met the other: where the curvature is not exact, the tolerance leaves more digits open
+        than an estimate can do without. Whether it is met is not part of the status.
 
     Examples
     --------
@@ -169,7 +175,8 @@ def minimise(
         least: Float[Array, ""]
         reference: Float[Array, ""]
         steps: Array
-        done: Bool[Array, ""]
+        met: Bool[Array, ""]
+        further: Array
 
     def body(carry: Carry) -> Carry:
         # Whatever the optimiser does not use of these is never computed.
@@ -186,20 +193,24 @@ def minimise(
         steps = carry.steps + 1
         check = steps % patience == 0
         if second_order:
-            done = state.accepted & (state.gain < tolerance)
+            met = carry.met | (state.accepted & (state.gain < tolerance))
+            finished = state.accepted & (state.gain < (tolerance if finish is None else finish))
+            # Its gain was the last that could be seen, or it has had its chances.
+            further = jnp.where(finished, jnp.int32(_FURTHER), carry.further + met)
         else:
-            done = check & (carry.reference - least < tolerance)
+            met = check & (carry.reference - least < tolerance)
+            further = jnp.where(met, jnp.int32(_FURTHER), jnp.int32(0))
         reference = jnp.where(check, least, carry.reference)
-        return Carry(params, state, value, best, least, reference, steps, done)
+        return Carry(params, state, value, best, least, reference, steps, met, further)
 
     def unfinished(carry: Carry) -> Bool[Array, ""]:
-        return ~carry.done & (carry.steps < max_steps)
+        return (carry.further < _FURTHER) & (carry.steps < max_steps)
 
     start = Carry(
         params, optimiser.init(params), first, params, first, first, jnp.int32(0),
-        jnp.asarray(False),
+        jnp.asarray(False), jnp.int32(0),
     )  # fmt: skip
     end = jax.lax.while_loop(unfinished, body, start)
-    status = jnp.where(end.done, jnp.int32(Status.SUCCESS), jnp.int32(Status.MAX_STEPS))
+    status = jnp.where(end.met, jnp.int32(Status.SUCCESS), jnp.int32(Status.MAX_STEPS))
     status = jnp.where(jnp.isfinite(end.least), status, jnp.int32(Status.NONFINITE))
     return Minimum(end.best, end.least, status, end.steps)

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 
 from jaxmix import moments as moments_
 from jaxmix.estimators import factorization
-from jaxmix.estimators.factorization import counts_of
+from jaxmix.estimators.optimum import counts_of
 from jaxmix.inference import profile
 from jaxmix.inference.asymptotic import delta_covariance
 from jaxmix.inference.drawing import Units
