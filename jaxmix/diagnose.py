@@ -27,6 +27,7 @@ from jaxmix.plan import Estimator
 from jaxmix.status import Status
 
 _STARTS = ("log_likelihood", "num_starts", "num_agree", "runner_up", "decrement", "steps")
+_ROUNDING = 1e-9  # of the outcome's size: a mean at the end of its range may lie beyond by this
 _WEAK = 10.0  # an effective F below this (Staiger, Stock 1997) makes proxies weak
 
 Statistic = jax.tree_util.Partial
@@ -180,8 +181,9 @@ def warnings_of(
     """Return what a user should know beside the status, one sentence each."""
     found = []
     low, high = np.asarray(views.range_y)
+    rounding = _ROUNDING * max(abs(low), abs(high))
     for arm, mean in zip(data.arms, point["means"], strict=True):
-        if not low <= mean <= high and np.isfinite(mean):
+        if not low - rounding <= mean <= high + rounding and np.isfinite(mean):
             found.append(
                 f"the mean outcome under {data.treatment}={arm} came out outside the "
                 "outcome's range: weak proxies, or assumptions that do not hold"

@@ -25,8 +25,8 @@ _NUMBERS = ("effect", "means", "naive", "shares", "effects", "cumulative", "spre
 _DRAWN = (*_NUMBERS, "harmed", "profile", "status")
 _CORRECTED = ("studentized", "bca")  # for skewness, by influence functions
 _ERRORS_AT_THE_BOUND = (
-    "a probability sits at 0 or 1: standard errors by differentiation hold it there, and may be too "
-    "small; the intervals do not rest on them"
+    "a probability sits at 0 or 1: standard errors by differentiation hold it there, and may be "
+    "too small; the intervals do not rest on them"
 )
 _AT_THE_BOUND = (
     "a probability sits at 0 or 1: standard errors by differentiation hold it there and are too "

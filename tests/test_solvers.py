@@ -123,7 +123,7 @@ def test_implicit_derivatives_forward_reverse_and_under_vmap():
     def root(a, b):
         fixed = jax.lax.stop_gradient((a, b))
         start = jnp.ones(2)
-        for _ in range(6):  # not to the end: derivatives polish
+        for _ in range(8):
             start = start - cubic(start, {"a": fixed[0], "b": fixed[1]}) / (3 * start**2 + fixed[0])
         return at_root(cubic, start, {"a": a, "b": b}, jnp.asarray(False))
 
@@ -147,3 +147,39 @@ def test_a_root_that_is_not_isolated_has_no_derivative():
 
     assert root(jnp.array([2.0]))[0] == 1.0
     assert np.isnan(jax.jacfwd(root)(jnp.array([2.0]))).all()
+
+
+def test_differentiating_moves_no_root():
+    # Not even one that is none: where the root is, is the business of whoever found it.
+    def root(b):
+        return at_root(cubic, jnp.full(1, 1.1), {"a": jnp.ones(1), "b": b}, jnp.asarray(False))
+
+    b = jnp.array([2.0])
+    assert jax.value_and_grad(lambda b: root(b)[0])(b)[0] == 1.1
+    assert jax.jvp(root, (b,), (b,))[0][0] == 1.1
+
+
+def plane(root, args):
+    # The first coordinate has curvature `args[0]`, the second is seen through the sum alone.
+    total = root[0] + root[1]
+    return jnp.stack([args[0] * root[0] + total - args[1], total * (1 + args[2]) - args[1]])
+
+
+@pytest.mark.parametrize("curvature", [0.0, 1e-12, 1e-9])
+def test_derivatives_along_lost_directions_do_not_exist(curvature):
+    def root(b):
+        args = jnp.stack([jnp.asarray(curvature), b, jnp.zeros(())])
+        return at_root(plane, jnp.array([0.5, 0.5]), args, jnp.asarray(False))
+
+    assert np.isnan(jax.jacfwd(root)(jnp.asarray(1.0))).all()
+
+
+def test_the_scale_of_a_system_is_no_lack_of_rank():
+    def scaled(root, args):
+        return jnp.array([1e-30, 1e30]) * (jnp.array([1e20, 1e-20]) * root - args)
+
+    def root(b):
+        return at_root(scaled, jnp.array([1e-20, 1e20]), b, jnp.asarray(False))
+
+    jacobian = jax.jacrev(root)(jnp.ones(2))
+    np.testing.assert_allclose(jacobian, np.diag([1e-20, 1e20]), rtol=1e-12)

@@ -68,6 +68,32 @@ def has_two_arms(cells: np.ndarray) -> bool:
     )
 
 
+def rows_of(cells: np.ndarray, num_rows: int) -> dict[str, np.ndarray]:
+    """Return a table of counts as as many rows with copies, whatever the number of its cells.
+
+    Tables of one number of rows share their compiled programs. Large counts are split up.
+
+    Raises
+    ------
+    ValueError
+        For more cells, or fewer copies, than rows.
+    """
+    places = np.argwhere(cells > 0)
+    copies = [int(c) for c in cells[tuple(places.T)]]
+    if not len(places) <= num_rows <= sum(copies):
+        raise ValueError(f"{len(places)} cells with {sum(copies)} copies are not {num_rows} rows")
+    places = [tuple(place) for place in places]
+    while len(places) < num_rows:
+        i = int(np.argmax(copies))
+        half = copies[i] // 2
+        copies[i] -= half
+        places.append(places[i])
+        copies.append(half)
+    t, z, x, y = np.array(places).T
+    z, x = (np.array(list("abcdefgh"))[codes] for codes in (z, x))
+    return {"t": t, "z": z, "x": x, "y": y, "copies": np.array(copies)}
+
+
 class Tally:
     """Tables by status, and the contradictions found among usable ones."""
 
@@ -96,7 +122,7 @@ class Tally:
         return bool(self.found)
 
 
-def numbers(solution: Any, moments: Any) -> dict[str, jax.Array]:
+def numbers(solution: Any) -> dict[str, jax.Array]:
     """Return what `jaxmix.fit` shows of a factorization."""
     mixture = solution.value
     return {
@@ -112,26 +138,25 @@ def compiled(level: int, k: int) -> dict[str, Callable]:
     """Return the functions behind a fit, each under ``vmap`` and compiled."""
 
     def estimate(cells: jax.Array, key: jax.Array) -> dict[str, Any]:
-        moments = jm.moments.from_counts(cells)
-        sol = jm.factorization.solve(moments, k, key=key, level=level)
+        sol = jm.factorization.solve(cells, k, key=key, level=level)
         return {
-            "numbers": numbers(sol, moments), "mixture": sol.value, "status": sol.status,
+            "numbers": numbers(sol), "mixture": sol.value, "status": sol.status,
             "stats": sol.stats,
         }  # fmt: skip
 
-    def with_slope(cells: jax.Array, key: jax.Array) -> tuple[Any, Any]:
+    def with_slope(cells: jax.Array, key: jax.Array) -> Any:
         def effect(cells: jax.Array) -> tuple[jax.Array, Any]:
             found = estimate(cells, key)
             return found["numbers"]["effect"], found["numbers"]
 
-        (_, aux), slope = jax.value_and_grad(effect, has_aux=True)(cells)
-        return aux, slope
+        (_, found), _ = jax.value_and_grad(effect, has_aux=True)(cells)
+        return found
 
     def again(cells: jax.Array, start: Any, flat: jax.Array) -> tuple[Any, Any, Any]:
         def of(cells: jax.Array) -> tuple[Any, Any]:
             moments = jm.moments.from_counts(cells)
             sol = optimum.revisit(moments, k, start, level=level, flat=flat)
-            found = numbers(sol, moments)
+            found = numbers(sol)
             return found, found
 
         slopes, found = jax.jacrev(of, has_aux=True)(cells)
@@ -142,7 +167,7 @@ def compiled(level: int, k: int) -> dict[str, Callable]:
 
     def near(cells: jax.Array, start: Any, key: jax.Array) -> tuple[Any, Any]:
         sol = jm.factorization.solve(cells, k, key=key, level=level, start=start)
-        return numbers(sol, None), sol.stats["num_zero"]
+        return numbers(sol), sol.stats["num_zero"]
 
     def ends(cells: jax.Array, start: Any) -> Any:
         return profile.intervals(jm.moments.from_counts(cells), k, start, level=level)
@@ -171,86 +196,111 @@ def _gap(a: Any, b: Any) -> np.ndarray:
 
 def functions(num: int, seed: int, level: int, k: int, profiles: int) -> bool:
     """Cross-examine the functions behind a fit on random tables."""
-    run, tally, began = compiled(level, k), Tally(), time.perf_counter()
-    rng = np.random.default_rng(seed + 1)
-    oracles = profiled = 0
-    for batch in chunks(num, seed, SHAPE, k):
-        cells = jnp.asarray(batch)
-        keys = jax.random.split(jax.random.key(seed), len(batch))
-        out = jax.tree.map(np.asarray, run["estimate"](cells, keys))
-        status, found, mixture, stats = (out[n] for n in ("status", "numbers", "mixture", "stats"))
-        tally.statuses.update(Status(int(s)).name for s in status)
-        usable = status < Status.MAX_STEPS
-
-        def add(
-            what: str, wrong: Any, of: Any = None, usable: Any = usable, cells: Any = batch
-        ) -> None:
-            own = usable if of is None else of
-            places = np.flatnonzero(own)
-            tally.add(what, np.asarray(wrong)[own], lambda i: cells[places[i]].tolist())
-
-        add("numbers are finite", ~np.all([np.isfinite(v).reshape(len(v), -1).all(1)
-                                           for v in found.values()], axis=0))  # fmt: skip
-        add("shares add up to 1", np.abs(found["shares"].sum(1) - 1) > 1e-10)
-        add("shares in [0, 1]", (found["shares"] < 0).any(1) | (found["shares"] > 1 + 1e-12).any(1))
-        add("means in the outcome's range", (mixture.means < -1e-10).any((1, 2))
-            | (mixture.means > 1 + 1e-10).any((1, 2)))  # fmt: skip
-        p = np.einsum("nu,ntzu,nxu,ntyu->ntzxy", mixture.shares, mixture.z_profiles,
-                      mixture.x_profiles, mixture.y_profiles)  # fmt: skip
-        with np.errstate(divide="ignore", invalid="ignore"):
-            own = np.where(batch > 0, batch * np.log(p), 0.0).sum((1, 2, 3, 4))
-        add("log-likelihood is the classes' own",
-            ~(np.abs(own - stats["log_likelihood"]) < 1e-8 * np.maximum(1, np.abs(own))))
-        aux, slope = jax.tree.map(np.asarray, run["with_slope"](cells, keys))
-        # A flat optimum is a ridge, on which two programs that round differently may part.
-        regular = usable & (status != Status.NOT_IDENTIFIED)
-        add("differentiated = plain", ~(_gap(aux, found) < 1e-7), regular)
-        start = jax.tree.map(jnp.asarray, stats["start"])
-        same, errors, slopes = run["again"](cells, start, jnp.asarray(stats["flat"]))
-        add("at its optimum = found", ~(_gap(same, found) < 1e-12))
-        sized = np.all([np.isfinite(v).reshape(len(v), -1).all(1) for v in errors.values()], axis=0)
-        has_errors = regular & sized
-        tally.add("identified, errors exist", ~sized[regular], lambda i: "")
-        both = np.abs(np.asarray(errors["shares"])[:, 0] - np.asarray(errors["shares"])[:, -1])
-        if k == 2:
-            add("two shares have one error", both > 1e-8, has_errors)
-        way = jnp.asarray(rng.normal(size=batch.shape)) * cells * DIFFERENCE
-        (up, zero_up), (down, zero_down) = (
-            run["near"](cells + sign * way, start, keys) for sign in (1, -1)
-        )
-        settled = has_errors & (zero_up == stats["num_zero"]) & (zero_down == stats["num_zero"])
-        predicted = jax.tree.map(
-            lambda s: np.einsum("n...tzxy,ntzxy->n...", np.asarray(s), np.asarray(way)), slopes
-        )
-        differences = jax.tree.map(lambda u, d: (np.asarray(u) - np.asarray(d)) / 2, up, down)
-        scale = DIFFERENCE * np.asarray(errors["effect"]) + 1e-9
-        # Of third order in the step, which is a thousandth of a standard error or so; where the
-        # optimum is nearly flat higher orders count too.
-        curved = np.asarray(errors["effect"]) > 0.25
-        add("errors = central differences", _gap(predicted, differences) / scale > 0.05,
-            settled & ~curved)  # fmt: skip
-        for i in np.flatnonzero(regular)[: max(0, ORACLES - oracles)][:: max(1, 1)]:
-            if oracles >= ORACLES:
-                break
-            oracles += 1
-            value, law = _oracle(batch[i], k, level, seed)
-            reached = value <= own[i] + 1e-6
-            tally.add("no better maximum in numpy", np.array([not reached]),
-                      lambda _, i=i, v=value: (batch[i].tolist(), float(v - own[i])))  # fmt: skip
-            isolated = abs(value - own[i]) < 1e-6 and stats["flatness"][i] > 1e-4
-            if isolated:
-                gap = abs(law - found["effect"][i])
-                tally.add("the oracle's average effect", np.array([gap > 1e-6]),
-                          lambda _, i=i, g=gap: (batch[i].tolist(), float(g)))  # fmt: skip
-        if profiled < profiles:
-            profiled += len(batch)
-            ends = jax.tree.map(np.asarray, run["ends"](cells, start))
-            for name in ("effect", "means", "shares", "effects"):
-                low, high = np.moveaxis(getattr(ends, name), -1, 0)
-                value = found[name]
-                outside = (value < low - 1e-6) | (value > high + 1e-6) | ~np.isfinite(low + high)
-                add(f"profile of {name} holds the estimate", outside.reshape(len(batch), -1).any(1))
+    tally, began = Tally(), time.perf_counter()
+    for index, batch in enumerate(chunks(num, seed, SHAPE, k)):
+        examine = _Examination(batch, level, k, seed, tally)
+        examine.estimates()
+        examine.derivatives(np.random.default_rng([seed, index]))
+        if index * CHUNK < profiles:
+            examine.profiles()
+        if index == 0:
+            examine.maxima()
     return tally.report(f"level {level}, {k} classes", num, time.perf_counter() - began)
+
+
+class _Examination:
+    """One batch of tables: what the functions give for it, and what speaks against that."""
+
+    def __init__(self, batch: np.ndarray, level: int, k: int, seed: int, tally: Tally) -> None:
+        self.batch, self.level, self.k, self.seed, self.tally = batch, level, k, seed, tally
+        self.run = compiled(level, k)
+        self.cells = jnp.asarray(batch)
+        self.keys = jax.random.split(jax.random.key(seed), len(batch))
+        out = jax.tree.map(np.asarray, self.run["estimate"](self.cells, self.keys))
+        self.status, self.stats = out["status"], out["stats"]
+        self.found, self.mixture = out["numbers"], out["mixture"]
+        self.start = jax.tree.map(jnp.asarray, self.stats["start"])
+        self.usable = self.status < Status.MAX_STEPS
+        # A flat optimum is a ridge, on which two programs that round differently may part.
+        self.regular = self.usable & (self.status != Status.NOT_IDENTIFIED)
+        tally.statuses.update(Status(int(s)).name for s in self.status)
+        m = self.mixture
+        p = np.einsum("nu,ntzu,nxu,ntyu->ntzxy", m.shares, m.z_profiles, m.x_profiles, m.y_profiles)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            self.log_likelihood = np.where(batch > 0, batch * np.log(p), 0.0).sum((1, 2, 3, 4))
+
+    def count(self, what: str, wrong: np.ndarray, of: np.ndarray) -> None:
+        """Count the tables among `of` for which something is wrong."""
+        places = np.flatnonzero(of)
+        self.tally.add(what, wrong[of], lambda i: self.batch[places[i]].tolist())
+
+    def estimates(self) -> None:
+        """Ranges, sums, and the likelihood computed again."""
+        found, m, tiny = self.found, self.mixture, 1e-10
+        self.count("numbers are finite", ~_finite(found), self.usable)
+        self.count("shares add up to 1", ~(np.abs(found["shares"].sum(1) - 1) < tiny), self.usable)
+        inside = ((m.shares >= 0) & (m.shares <= 1 + tiny)).all(1)
+        self.count("shares in [0, 1]", ~inside, self.usable)
+        inside = ((m.means >= -tiny) & (m.means <= 1 + tiny)).all((1, 2))
+        self.count("means in the outcome's range", ~inside, self.usable)
+        gap = np.abs(self.log_likelihood - self.stats["log_likelihood"])
+        size = np.maximum(1, np.abs(self.log_likelihood))
+        self.count("log-likelihood is the classes' own", ~(gap < 1e-8 * size), self.usable)
+
+    def derivatives(self, rng: np.random.Generator) -> None:
+        """Compare estimates with and without derivatives, errors with central differences."""
+        also = jax.tree.map(np.asarray, self.run["with_slope"](self.cells, self.keys))
+        self.count("differentiated = plain", ~(_gap(also, self.found) < 1e-7), self.regular)
+        flat = jnp.asarray(self.stats["flat"])
+        again = jax.tree.map(np.asarray, self.run["again"](self.cells, self.start, flat))
+        same, errors, slopes = again
+        self.count("at its optimum = found", ~(_gap(same, self.found) < 1e-12), self.usable)
+        sized = _finite(errors)
+        self.count("identified, errors exist", ~sized, self.regular)
+        if self.k == 2:
+            one, two = errors["shares"].T
+            self.count(
+                "two shares have one error", ~(np.abs(one - two) < 1e-8), self.regular & sized
+            )
+        way = rng.normal(size=self.batch.shape) * self.batch * DIFFERENCE
+        ends = [self.run["near"](self.cells + s * way, self.start, self.keys) for s in (1, -1)]
+        (up, zero_up), (down, zero_down) = jax.tree.map(np.asarray, ends)
+        # Derivatives are those with the same probabilities held at 0.
+        held = self.stats["num_zero"]
+        settled = self.regular & sized & (zero_up == held) & (zero_down == held)
+        predicted = {
+            name: np.einsum("n...tzxy,ntzxy->n...", slope, way) for name, slope in slopes.items()
+        }
+        difference = {name: (up[name] - down[name]) / 2 for name in up}
+        # Of third order in a step of a thousandth of a standard error or so. Beyond a quarter of
+        # the outcome's range standard errors are those of a number that is hardly identified.
+        size = np.max([np.asarray(e).reshape(len(e), -1).max(1) for e in errors.values()], axis=0)
+        gap = _gap(predicted, difference) / (DIFFERENCE * size + 1e-9)
+        self.count("errors = central differences", ~(gap < 0.05), settled & (size < 0.25))
+
+    def profiles(self) -> None:
+        """Profile intervals hold the estimate."""
+        ends = jax.tree.map(np.asarray, self.run["ends"](self.cells, self.start))
+        for name in ("effect", "means", "shares", "effects"):
+            low, high = np.moveaxis(getattr(ends, name), -1, 0)
+            holds = (self.found[name] >= low - 1e-6) & (self.found[name] <= high + 1e-6)
+            holds = holds.reshape(len(self.batch), -1).all(1)
+            self.count(f"profile of {name} holds the estimate", ~holds, self.usable)
+
+    def maxima(self) -> None:
+        """EM and Newton in numpy reach no better maximum, and the same estimate."""
+        for i in np.flatnonzero(self.regular)[:ORACLES]:
+            one = np.arange(len(self.batch)) == i
+            value, effect = _oracle(self.batch[i], self.k, self.level, self.seed)
+            gain = value - self.log_likelihood[i]
+            self.count("no better maximum in numpy", one & (gain > 1e-3), one)
+            if abs(gain) < 1e-6 and self.stats["flatness"][i] > 1e-4:
+                gap = abs(effect - self.found["effect"][i])
+                self.count("the oracle's average effect", one & ~(gap < 1e-6), one)
+
+
+def _finite(numbers: dict[str, np.ndarray]) -> np.ndarray:
+    return np.all([np.isfinite(v).reshape(len(v), -1).all(1) for v in numbers.values()], axis=0)
 
 
 def _oracle(cells: np.ndarray, k: int, level: int, seed: int) -> tuple[float, float]:
@@ -262,6 +312,12 @@ def _oracle(cells: np.ndarray, k: int, level: int, seed: int) -> tuple[float, fl
     return fit.loglik, float(effects @ shares)
 
 
+def _case(text: str) -> tuple[int, int]:
+    """Return the level and the number of classes behind ``level,classes``."""
+    level, k = text.split(",")
+    return int(level), int(k)
+
+
 def main() -> int:
     """Run the parts that were asked for."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -269,11 +325,12 @@ def main() -> int:
     parser.add_argument("--tables", type=int, default=2_000)
     parser.add_argument("--profiles", type=int, default=2_000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--cases", type=_case, nargs="*", default=[(3, 2), (2, 2), (3, 3)])
     asked = parser.parse_args()
     jax.config.update("jax_enable_x64", True)
     found = False
     if "functions" in asked.parts:
-        for level, k in ((3, 2), (2, 2), (3, 3)):
+        for level, k in asked.cases:
             found |= functions(asked.tables, asked.seed, level, k, asked.profiles)
     return int(found)
 

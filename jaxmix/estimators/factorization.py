@@ -228,8 +228,8 @@ def _by_least_squares(
     found = jax.lax.stop_gradient(found)
     index, values = least_squares.best(found)
     flat = found.params[index]
-    weights, rank = least_squares.ranks(flat, goal, layout)
-    flat_optimum = rank < layout.num_parameters
+    curvature = least_squares.curvature(flat, goal, layout)
+    flat_optimum = ~(curvature.spread < least_squares.FLAT)
     value, flat = moments_value(moments, goal, flat, layout, arm, flat_optimum)
     own = goal._replace(tensor=moments.tensor)
     agree = jnp.sum(values <= values[index] + likelihood.AGREE)
@@ -244,7 +244,7 @@ def _by_least_squares(
     minimum = 2 * least_squares.loss(flat, own, layout)
     stats: dict[str, Any] = {
         ("j" if weighted else "sum_of_squares"): minimum,
-        "df": weights - rank,
+        "df": curvature.num_weights - curvature.rank,
         "steps": found.steps[index],
         "num_starts": jnp.int32(layout.num_starts),
         "num_agree": agree,

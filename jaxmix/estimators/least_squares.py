@@ -28,6 +28,11 @@ from jaxmix.status import Status
 CUTOFF = 1e-8
 """Eigenvalue of the moments' covariance, relative to the largest, below which it counts as 0."""
 
+FLAT = 10.0
+"""Standard error of a share, or of a class mean in units of the outcome's range, from which on the
+optimum counts as flat: ten times all that the number could be."""
+
+_MOVES = 1e-6  # change of a number along a direction of unit length that counts as one
 _FINISH = 1e-12  # predicted gain to which steps go on: a few millionths of a standard error
 _MARGIN = 1e-3  # of a bounded range, kept free by starts
 
@@ -295,14 +300,45 @@ def _climb(layout: Layout) -> Any:
     return batched(functools.partial(by_chunks, jax.vmap(one)))
 
 
-def ranks(flat: Array, target: Target, layout: Layout) -> tuple[Array, Array]:
-    """Return the rank of the weight, and of the whitened Jacobian of the model."""
+class Curvature(NamedTuple):
+    """What the whitened derivative of the model says of an optimum.
+
+    Attributes
+    ----------
+    num_weights
+        Rank of the weight: moments that count.
+    rank
+        Rank of the derivative, by eigenvalues of its scaled square above the root of epsilon.
+    spread
+        The largest standard error among the shares and the class means, these in units of the
+        outcome's range; infinite where a direction without information moves one of them.
+    """
+
+    num_weights: Array
+    rank: Array
+    spread: Array
+
+
+def curvature(flat: Array, target: Target, layout: Layout) -> Curvature:
+    """Return the ranks behind degrees of freedom, and how far the optimum is from flat."""
     slope = jax.jacfwd(residuals)(flat, target, layout)
     normal = slope.T @ slope
     root = jnp.sqrt(jnp.maximum(jnp.diag(normal), jnp.finfo(flat.dtype).tiny))
-    values = jnp.linalg.eigvalsh(normal / (root[:, None] * root))
-    rank = jnp.sum(values > jnp.sqrt(jnp.finfo(flat.dtype).eps))
-    return jnp.sum(jnp.any(target.root != 0, axis=1)), rank
+    values, vectors = jnp.linalg.eigh(normal / (root[:, None] * root))
+    kept = values > jnp.sqrt(jnp.finfo(flat.dtype).eps)
+
+    def numbers(flat: Array) -> Array:
+        parts = profiles(unravel(flat, layout), target.limits, layout)
+        span = target.limits[1] - target.limits[0]
+        means = parts.C if layout.onehot_y else parts.C / jnp.where(jnp.isfinite(span), span, 1.0)
+        return jnp.concatenate([parts.mass.sum(0), means.reshape(-1)])
+
+    along = (jax.jacfwd(numbers)(flat) / root) @ vectors
+    variance = jnp.sum(jnp.where(kept, along**2 / jnp.where(kept, values, 1.0), 0.0), axis=1)
+    # A probability at 0 is a coordinate that runs to infinity, and moves nothing any more.
+    lost = jnp.any(~kept & (jnp.abs(along) > _MOVES))
+    spread = jnp.where(lost, jnp.inf, jnp.sqrt(variance.max()))
+    return Curvature(jnp.sum(jnp.any(target.root != 0, axis=1)), jnp.sum(kept), spread)
 
 
 def free_rank(flat: Array, target: Target, layout: Layout, floor: float) -> Array:
