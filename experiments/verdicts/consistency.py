@@ -31,6 +31,7 @@ from jaxmix.inference import profile
 
 SHAPE = (2, 3, 3, 2)
 CHUNK = 2_000
+BLOCK = 200  # of them, for profiles
 ORACLES = 300  # tables whose maximum is found again by EM and Newton in numpy
 DIFFERENCE = 1e-3  # relative change of the counts in central differences
 
@@ -201,8 +202,7 @@ def functions(num: int, seed: int, level: int, k: int, profiles: int) -> bool:
         examine = _Examination(batch, level, k, seed, tally)
         examine.estimates()
         examine.derivatives(np.random.default_rng([seed, index]))
-        if index * CHUNK < profiles:
-            examine.profiles()
+        examine.profiles(min(max(profiles - index * CHUNK, 0), CHUNK))
         if index == 0:
             examine.maxima()
     return tally.report(f"level {level}, {k} classes", num, time.perf_counter() - began)
@@ -278,14 +278,21 @@ class _Examination:
         gap = _gap(predicted, difference) / (DIFFERENCE * size + 1e-9)
         self.count("errors = central differences", ~(gap < 0.05), settled & (size < 0.25))
 
-    def profiles(self) -> None:
+    def profiles(self, num: int) -> None:
         """Profile intervals hold the estimate."""
-        ends = jax.tree.map(np.asarray, self.run["ends"](self.cells, self.start))
-        for name in ("effect", "means", "shares", "effects"):
-            low, high = np.moveaxis(getattr(ends, name), -1, 0)
-            holds = (self.found[name] >= low - 1e-6) & (self.found[name] <= high + 1e-6)
-            holds = holds.reshape(len(self.batch), -1).all(1)
-            self.count(f"profile of {name} holds the estimate", ~holds, self.usable)
+        for first in range(0, num, BLOCK):
+            own = slice(first, first + BLOCK)
+            start = jax.tree.map(lambda part, own=own: part[own], self.start)
+            ends = jax.tree.map(np.asarray, self.run["ends"](self.cells[own], start))
+            tried = np.zeros(len(self.batch), bool)
+            tried[own] = self.usable[own]
+            for name in ("effect", "means", "shares", "effects"):
+                low, high = np.moveaxis(getattr(ends, name), -1, 0)
+                value = self.found[name][own]
+                holds = (value >= low - 1e-6) & (value <= high + 1e-6)
+                wrong = np.zeros(len(self.batch), bool)
+                wrong[own] = ~holds.reshape(len(value), -1).all(1)
+                self.count(f"profile of {name} holds the estimate", wrong, tried)
 
     def maxima(self) -> None:
         """EM and Newton in numpy reach no better maximum, and the same estimate."""
