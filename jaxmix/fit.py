@@ -328,6 +328,7 @@ class _Run:
             seed=self.settings.seed,
             status=status,
             warnings=(
+                *data.notes,
                 *warnings_of(diagnostics, data, views, point, bool(errors)),
                 *spread.notes,
             ),
