@@ -6,6 +6,7 @@ import collections
 import datetime
 import decimal
 import numbers
+import re
 from collections.abc import Collection
 from typing import Any
 
@@ -25,6 +26,8 @@ from jaxmix.columns import (
 from jaxmix.status import InputError
 from jaxmix.tables.cells import Cells, strange
 from jaxmix.tables.texts import USUAL, Kind, Marks, kind_of, label, listed, usual_kind
+
+_SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 def as_column(
@@ -84,7 +87,8 @@ def _of_array(name: str, cells: Cells, role: str, marks: Marks, onehot: bool) ->
     values, present = cells.values, cells.present
     if values.dtype.kind in "mM":
         return Reading(*from_dates(name, values, present & ~np.isnat(values), role))
-    missing = {}
+    missing: dict[str, int] = {}
+    notes: tuple[str, ...]
     for mark in marks.numbers:
         found = present & (values == mark)
         if found.any():
@@ -97,11 +101,22 @@ def _of_array(name: str, cells: Cells, role: str, marks: Marks, onehot: bool) ->
         distinct, codes = np.unique(values, return_inverse=True)
         column, notes = from_numbers(name, distinct.tolist(), codes, present, role, onehot=onehot)
         return Reading(column, present, missing, notes=notes)
+    notes = ()
+    if cells.written and not cells.untyped and role not in NAMES and role not in NUMBERS:
+        known = values[present]
+        notes = (_written(name),) if ((known != 0) & (known != 1)).any() else ()
     floats = values.astype(np.float64, copy=False)
     if not present.all():
         floats = np.where(present, floats, np.nan)
     check_finite(name, floats[present])
-    return Reading(Column(name, floats), present, missing)
+    return Reading(Column(name, floats), present, missing, notes=notes)
+
+
+def _written(name: str) -> str:
+    return (
+        f"column {name!r} is text that holds numbers alone, and is read as numbers; declare it a "
+        "categorical if they are names"
+    )
 
 
 class _Distinct:
@@ -140,6 +155,11 @@ class _Distinct:
                     "them, in a file by its encoding (--encoding latin-1 or another)"
                 ) from None
         if isinstance(cell, str):
+            if not cell.isascii() and _SURROGATES.search(cell):
+                raise InputError(
+                    f"column {self.name!r} holds text that was not decoded ({cell[:40]!a}); read "
+                    "it again with its encoding, such as latin-1"
+                )
             return *kind_of(cell, self.marks), str(cell)
         if isinstance(cell, decimal.Decimal):
             whole = cell.is_finite() and cell == cell.to_integral_value()
@@ -211,10 +231,7 @@ class _Distinct:
             self.name, values, codes, present, self.role, declared=self.declared, onehot=self.onehot
         )
         if self._is_written() and column.levels is None:
-            notes += (
-                f"column {self.name!r} is text that holds numbers alone, and is read as numbers; "
-                "declare it a categorical if they are names",
-            )
+            notes += (_written(self.name),)
         marked = self.tally(Kind.NULL, Kind.BLANK, Kind.MARK)
         return Reading(column, present, marked, notes=notes)
 

@@ -14,6 +14,12 @@ import numpy as np
 
 from jaxmix.status import InputError
 
+# Numbers without leading zeros or blanks, and the types of Arrow that hold them without loss.
+_PLAIN = (
+    ("^(0|-?[1-9][0-9]{0,19})$", ("int64", "uint64")),
+    ("^-?(0|[1-9][0-9]{0,14})([.][0-9]+)?(e[+-]?[0-9]{1,3})?$", ("float64",)),
+)
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Cells:
@@ -31,6 +37,8 @@ class Cells:
         Whether the table declares the column to be categories.
     untyped
         Whether the column comes from a file that has no types, in which all is text.
+    written
+        Whether `values` are numbers that the table holds as text.
     """
 
     values: np.ndarray
@@ -38,6 +46,7 @@ class Cells:
     distinct: list[Any] | None = None
     declared: bool = False
     untyped: bool = False
+    written: bool = False
 
     def __len__(self) -> int:
         return len(self.values)
@@ -235,12 +244,35 @@ def _from_arrow(name: str, column: Any) -> Cells:
         return Cells(column.cast(pa.timestamp("ms")).to_numpy(zero_copy_only=False), present)
     view = getattr(types, "is_string_view", lambda _: False)
     if types.is_string(kind) or types.is_large_string(kind) or view(kind):
-        packed = column.cast(pa.large_string()).dictionary_encode()
-        codes = packed.indices.fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
-        return Cells(codes, present, packed.dictionary.to_pylist())
+        return _from_text(column.cast(pa.large_string()), present)
     if types.is_decimal(kind) or types.is_time(kind):
         return coded(name, column.to_pylist(), present)
     return _from_values(name, column.to_numpy(zero_copy_only=False), present)
+
+
+def _from_text(column: Any, present: np.ndarray) -> Cells:
+    """Return the cells of an Arrow column of text.
+
+    Plain numbers, which most large columns are, are turned into numbers by Arrow at once; any
+    other text is left to the rules for distinct cells, which take plain numbers in the same way.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    filled = pc.if_else(pc.equal(column, ""), None, column)
+    there = np.asarray(pc.is_valid(filled).to_numpy(zero_copy_only=False), bool)
+    for pattern, kinds in _PLAIN:
+        if not there.any() or not pc.all(pc.match_substring_regex(filled, pattern)).as_py():
+            continue
+        for kind in kinds:
+            try:
+                numbers = pc.cast(filled, kind)
+            except pa.ArrowInvalid:
+                continue  # more digits than the type holds
+            return Cells(numbers.fill_null(0).to_numpy(zero_copy_only=False), there, written=True)
+    packed = column.dictionary_encode()
+    codes = packed.indices.fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
+    return Cells(codes, present, packed.dictionary.to_pylist())
 
 
 def _declared(name: str, codes: np.ndarray, present: np.ndarray, categories: list[Any]) -> Cells:
