@@ -182,15 +182,15 @@ def _check_rounding(name: str, role: str, known: Sequence[Any], large: Sequence[
 def notes_of(readings: Mapping[str, Reading]) -> tuple[str, ...]:
     """Return what was read as missing, what was not, and what else was decided, in sentences."""
     notes = []
-    missing = [
-        f"{count} cells {mark!r} of column {name!r}"
-        for name, reading in readings.items()
-        for mark, count in reading.missing.items()
-    ]
+    missing = []
+    for name, reading in readings.items():
+        if reading.missing:
+            told = ", ".join(f"{count} cells {mark!r}" for mark, count in reading.missing.items())
+            missing.append(f"{told} of column {name!r}")
     if missing:
-        more = f" and {len(missing) - 12} more" if len(missing) > 12 else ""
+        more = f" and of {len(missing) - 12} more columns" if len(missing) > 12 else ""
         notes.append(
-            f"read as missing: {', '.join(missing[:12])}{more} (missing_marks, or "
+            f"read as missing: {'; '.join(missing[:12])}{more} (missing_marks, or "
             "--missing-marks, says what marks a missing cell)"
         )
     for name, reading in readings.items():

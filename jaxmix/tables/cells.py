@@ -281,3 +281,18 @@ def _declared(name: str, codes: np.ndarray, present: np.ndarray, categories: lis
     if absent:
         present = present & ~np.isin(codes, absent)
     return Cells(np.where(present, codes, 0), present, categories, declared=True)
+
+
+def as_declared(cells: Cells) -> Cells:
+    """Return cells as declared categories."""
+    if cells.distinct is not None:
+        return dataclasses.replace(cells, declared=True)
+    present = cells.present
+    if cells.values.dtype.kind in "mM":
+        return cells  # dates, which are no numbers
+    if cells.values.dtype.kind == "f":
+        present = present & ~np.isnan(cells.values)
+    distinct, codes = np.unique(
+        np.where(present, cells.values, cells.values.dtype.type(0)), return_inverse=True
+    )
+    return Cells(codes.astype(np.int64), present, distinct.tolist(), declared=True)

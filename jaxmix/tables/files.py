@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import codecs
 import csv
 import dataclasses
 import io
+import json
 import lzma
 import os
 import pathlib
@@ -16,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from jaxmix.status import InputError
-from jaxmix.tables.cells import Cells, cells_from
+from jaxmix.tables.cells import Cells, as_declared, cells_from
 
 _HEAD = 1 << 20  # bytes within which the header row ends
 _BLOCK = 1 << 24  # bytes that the csv reader looks at together; a row has to fit into it
@@ -345,8 +347,30 @@ def _parquet(
     with reader.ParquetFile(stream) as file:
         wanted = list(choose(file.schema_arrow.names))
         table = file.read(columns=wanted)
-    cells = {name: cells_from(name, table.column(name)) for name in wanted}
-    return {name: _decoded(source, own, encoding) for name, own in cells.items()}
+        declared = _declared(file.schema_arrow, file.metadata.metadata or {})
+    cells = {name: _decoded(source, cells_from(name, table.column(name)), encoding)
+             for name in wanted}  # fmt: skip
+    return {name: as_declared(own) if name in declared else own for name, own in cells.items()}
+
+
+def _declared(schema: Any, metadata: dict[bytes, bytes]) -> set[str]:
+    """Return the columns that were categories when the file was written.
+
+    Parquet itself has categories of text alone; what the others were stands beside them, as Arrow
+    and pandas write it.
+    """
+    import pyarrow as pa
+
+    found = set()
+    if own := metadata.get(b"ARROW:schema"):
+        schema = pa.ipc.read_schema(pa.BufferReader(base64.b64decode(own)))
+        found = {field.name for field in schema if pa.types.is_dictionary(field.type)}
+    try:
+        columns = json.loads(metadata.get(b"pandas", b"{}")).get("columns", ())
+        found |= {column["name"] for column in columns if column["pandas_type"] == "categorical"}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        pass  # written by another program, in its own way
+    return found
 
 
 def _decoded(source: _Source, cells: Cells, encoding: str | None) -> Cells:
