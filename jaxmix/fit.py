@@ -163,6 +163,7 @@ def fit(
         result = dataclasses.replace(
             run.refined(headline), better=better, selection=chosen, verdict=verdict
         )
+        result = dataclasses.replace(result, warnings=(*data.notes, *result.warnings))
         if chosen is not None and chosen.thin:
             note = f"the evidence on the number of classes is thin: {'; '.join(chosen.doubts)}"
             result = dataclasses.replace(result, warnings=(*result.warnings, note))
@@ -328,7 +329,6 @@ class _Run:
             seed=self.settings.seed,
             status=status,
             warnings=(
-                *data.notes,
                 *warnings_of(diagnostics, data, views, point, bool(errors)),
                 *spread.notes,
             ),

@@ -171,6 +171,6 @@ def label(value: Any) -> str:
 
 def listed(names: Iterable[Any], most: int = 12) -> str:
     """Return names quoted and separated by commas, a long list cut short."""
-    names = [repr(name) for name in names]
+    names = [shown if len(shown := repr(name)) <= 80 else f"{shown[:77]}..." for name in names]
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
