@@ -658,6 +658,10 @@ WRONG_CALLS = {
     "a number as edge": ([1], {}, ["edge 1 is 1", "pair"]),
     "no edges": ([], {}, ["no node is named as latent"]),
     "undirected": (nx.Graph(list(BASE)), {}, ["undirected", "DiGraph"]),
+    "an edge as a node": (
+        nx.DiGraph([*BASE, ("Z", "<->")]), {}, ["called '<->'", "read as a node", "(from, to)"]),
+    "an edge of two heads": (
+        nx.DiGraph([*BASE, ("Z", "X", {"dir": "both"})]), {}, ["Z -> X has dir=both"]),
     "no graph": (3, {}, ["type int", "DiGraph", ".toml or .dot"]),
     "one name twice": (
         nx.DiGraph([*BASE, ("U", 1), ("U", "1")]), {}, ["both written '1'", "rename one"]),

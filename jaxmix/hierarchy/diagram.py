@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import math
 import os
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -19,6 +20,8 @@ _DEFAULTS: dict[str, Any] = {
     "latent": "U", "treatment": "T", "outcome": "Y", "z": ("Z",), "x": ("X",),
     "covariates": (), "separable": False,
 }  # fmt: skip
+
+_ARROW = re.compile("[<>o*-]*(<-|->|--)[<>o*-]*")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -114,6 +117,12 @@ def _edges(graph: Any) -> list[tuple[str, str]]:
             raise InputError(
                 "the graph is undirected; give a networkx DiGraph, with arrows from cause to effect"
             )
+        for source, target, attributes in graph.edges(data=True):
+            if str(attributes.get("dir", "forward")).strip('"') != "forward":
+                raise InputError(
+                    f"the edge {source} -> {target} has dir={attributes['dir']}; write each arrow "
+                    "from cause to effect, and a hidden common cause as a node of its own"
+                )
         return [(_name(source), _name(target)) for source, target in graph.edges()]
     if hasattr(graph, "to_numpy"):  # a data frame of two columns
         graph = graph.to_numpy()
@@ -141,6 +150,12 @@ def _name(node: Any) -> str:
 
 
 def _check_edges(graph: Any) -> None:
+    for node in graph:
+        if _ARROW.fullmatch(node):
+            raise InputError(
+                f"a node is called {node!r}, which is no name but an edge that was read as a node; "
+                "write each arrow as (from, to), and a hidden common cause as a node of its own"
+            )
     for source, target in graph.edges():
         if source == target:
             raise InputError(
