@@ -102,9 +102,12 @@ def from_dates(
     name: str, values: np.ndarray, present: np.ndarray, role: str
 ) -> tuple[Column, np.ndarray]:
     """Return a column of dates, which are names of clusters, arms or categories at most."""
-    if role not in NAMES or values.dtype.kind == "m":
+    if role not in NAMES:
         raise no_dates(name)
-    if (values[present] == values[present].astype("datetime64[D]")).all():
+    if (
+        values.dtype.kind == "M"
+        and (values[present] == values[present].astype("datetime64[D]")).all()
+    ):
         values = values.astype("datetime64[D]")
     found, inverse = np.unique(values[present], return_inverse=True)
     codes = np.zeros(len(values), np.int32)
@@ -119,7 +122,7 @@ def no_dates(name: str) -> InputError:
 
 def from_numbers(
     name: str, distinct: Sequence[Any], codes: np.ndarray, present: np.ndarray, role: str,
-    *, declared: bool = False, onehot: bool = False,
+    *, declared: bool = False, coding: str = "auto",
 ) -> tuple[Column, tuple[str, ...]]:  # fmt: skip
     """Return a column of numbers given as distinct ones: whole numbers of any size, and floats.
 
@@ -133,8 +136,8 @@ def from_numbers(
     notes: tuple[str, ...] = ()
     names = declared or (bool(large) and role in NAMES)
     if large and not names and role not in NUMBERS and not all(map(_fits, large)):
-        names = onehot or len(set(known)) <= _FEW
-        if names and not onehot:
+        names = coding == "onehot" or (coding == "auto" and len(set(known)) <= _FEW)
+        if names and coding == "auto":
             notes = (
                 f"column {name!r} holds whole numbers beyond 2^53, which are taken as categories",
             )

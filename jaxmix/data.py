@@ -167,7 +167,7 @@ class CausalData:
         marks = marks_of(missing_marks)
         readings = {
             name: as_column(
-                name, cells_of(frame, name), role, marks, onehot=coding.get(role) == "onehot"
+                name, cells_of(frame, name), role, marks, coding=coding.get(role, "auto")
             )
             for name, role in roles.items()
         }

@@ -7,6 +7,7 @@ import datetime
 import decimal
 import numbers
 import re
+import uuid
 from collections.abc import Collection
 from typing import Any
 
@@ -31,7 +32,7 @@ _SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 def as_column(
-    name: str, cells: Cells, role: str, marks: Marks = USUAL, *, onehot: bool = False
+    name: str, cells: Cells, role: str, marks: Marks = USUAL, *, coding: str = "auto"
 ) -> Reading:
     """Return a checked column.
 
@@ -45,12 +46,12 @@ def as_column(
         What it is for: numbers are needed (`NUMBERS`), names will do (`NAMES`), or either.
     marks
         Which texts are missing cells.
-    onehot
-        Whether the user asked for categories.
+    coding
+        What the user asked for: ``"onehot"`` categories, ``"linear"`` numbers, or neither.
     """
     if cells.distinct is None:
-        return _of_array(name, cells, role, marks, onehot)
-    return _Distinct(name, cells, role, marks, onehot).reading()
+        return _of_array(name, cells, role, marks, coding)
+    return _Distinct(name, cells, role, marks, coding).reading()
 
 
 def levels_of(
@@ -69,7 +70,7 @@ def levels_of(
         codes = np.full(len(cells), -1, np.int64)
         codes[present] = inverse.ravel()
         return texts, codes
-    own = _Distinct(name, cells, "category", marks, onehot=True)
+    own = _Distinct(name, cells, "category", marks, coding="onehot")
     texts, table = [], []
     for kind, value, text in zip(own.kinds, own.numbers, own.texts, strict=True):
         number = "" if value is None else label(value)
@@ -82,7 +83,7 @@ def levels_of(
     return texts, codes
 
 
-def _of_array(name: str, cells: Cells, role: str, marks: Marks, onehot: bool) -> Reading:
+def _of_array(name: str, cells: Cells, role: str, marks: Marks, coding: str) -> Reading:
     """Return a column of a numpy array of numbers or times."""
     values, present = cells.values, cells.present
     if values.dtype.kind in "mM":
@@ -99,7 +100,7 @@ def _of_array(name: str, cells: Cells, role: str, marks: Marks, onehot: bool) ->
     whole = values.dtype.kind in "iu" and values.dtype.itemsize == 8
     if whole and not is_exact(values[present]):
         distinct, codes = np.unique(values, return_inverse=True)
-        column, notes = from_numbers(name, distinct.tolist(), codes, present, role, onehot=onehot)
+        column, notes = from_numbers(name, distinct.tolist(), codes, present, role, coding=coding)
         return Reading(column, present, missing, notes=notes)
     notes = ()
     if cells.written and not cells.untyped and role not in NAMES and role not in NUMBERS:
@@ -119,12 +120,18 @@ def _written(name: str) -> str:
     )
 
 
+def _is_name(cell: Any) -> bool:
+    """Whether a cell is neither number nor text, and fit to be the name of a group."""
+    kinds = (datetime.time, datetime.timedelta, np.timedelta64, uuid.UUID)
+    return isinstance(cell, kinds) or type(cell).__name__ == "Period"
+
+
 class _Distinct:
     """A column given as distinct cells: what each is, and so what the column is."""
 
-    def __init__(self, name: str, cells: Cells, role: str, marks: Marks, onehot: bool) -> None:
+    def __init__(self, name: str, cells: Cells, role: str, marks: Marks, coding: str) -> None:
         assert cells.distinct is not None
-        self.name, self.role, self.marks, self.onehot = name, role, marks, onehot
+        self.name, self.role, self.marks, self.coding = name, role, marks, coding
         self.cells, self.codes, self.distinct = cells, cells.values, cells.distinct or [None]
         self.declared = cells.declared and role not in NUMBERS
         self.counts = np.bincount(
@@ -171,6 +178,8 @@ class _Distinct:
             return Kind.NUMBER, float(cell), label(float(cell))
         if isinstance(cell, datetime.date | np.datetime64):
             return Kind.DATE, None, str(cell).removesuffix(" 00:00:00")
+        if self.role in NAMES and _is_name(cell):
+            return Kind.DATE, None, str(cell)
         if self.cells.declared:
             return Kind.WORD, None, str(cell)
         raise strange(self.name, cell)
@@ -195,7 +204,7 @@ class _Distinct:
         if total(Kind.DATE) and not total(Kind.WORD, Kind.NUMBER, Kind.COMMAS):
             if self.role not in NAMES and not self.declared:
                 raise no_dates(self.name)
-        elif not self.declared and not self.onehot:
+        elif not self.declared and self.coding != "onehot":
             self._check_commas()
             self._check_strays()
         return self._as_text()
@@ -228,7 +237,7 @@ class _Distinct:
         present = self.cells.present & kept[codes]
         values = [v if k else 0 for v, k in zip(self.numbers, kept, strict=True)]
         column, notes = from_numbers(
-            self.name, values, codes, present, self.role, declared=self.declared, onehot=self.onehot
+            self.name, values, codes, present, self.role, declared=self.declared, coding=self.coding
         )
         if self._is_written() and column.levels is None:
             notes += (_written(self.name),)

@@ -8,6 +8,7 @@ import lzma
 import os
 import pathlib
 import threading
+import uuid
 import zipfile
 
 import numpy as np
@@ -180,6 +181,9 @@ def test_numbers_that_floats_cannot_tell_apart_are_refused():
         1_700_000_000_000_000_000 + np.arange(n) * 1_000_000_000
     )  # nanoseconds: rounding is small
     assert build(frame | {"z": times}).z[0].levels is None
+    few = 2**60 + np.arange(n) % 3
+    assert build(frame | {"z": few}).z[0].levels is not None
+    assert "subtract a constant" in line_of(lambda: build(frame | {"z": few}, features="linear"))
     assert "digits, too large" in line_of(
         lambda: build(frame | {"y": [10**400 + i for i in range(n)]})
     )
@@ -278,8 +282,8 @@ def test_text_has_no_level_that_spells_null(null, tmp_path):
 
 def test_numbers_can_be_marks(tmp_path):
     column = [-99 if i % 3 == 1 else int(i // 2 % 2) for i in range(N)]
-    for marks in ([-99], ["-99"], [-99.0], ["."], ("-99", "x")):
-        named = marks != ["."]
+    for marks in ([-99], ["-99"], [-99.0], ["."], ("-99", "x"), np.array([-99])):
+        named = list(marks) != ["."]
         for way, data in every_way(column, tmp_path, missing_marks=marks).items():
             assert data.missing == ({"z": 20} if named else {}), way
             assert ("20 cells '-99' of column 'z'" in " ".join(data.notes)) == named
@@ -374,7 +378,8 @@ def test_levels_of_a_fit_are_known_again_however_they_are_written():
     [["0,5", "1,5"], ["-0,5", "1"], ["1,234", "2,500"], ["1,234.5", "999"], ["1.234,5", "0,1"],
      ["1.234.567", "2.000.000"], ["1 234", "999"], ["1'234", "12"], [",5", "1"], ["5,", "1"],
      ["1\u00a0234,5", "1"], ["1\u202f234", "1"], ["1_234", "1"], ["12,34,567", "1"],
-     ["1,5e3", "1"]],
+     ["1,5e3", "1"], ["$1,234", "$2,500.50"], ["0,5 %", "1,5%"], ["(1,234)", "999"],
+     ["1.234,50 \u20ac", "1,00 \u20ac"]],
     ids=str,
 )  # fmt: skip
 def test_numbers_with_commas_are_refused(texts, tmp_path):
@@ -531,6 +536,19 @@ def test_dates_are_clusters(tmp_path):
     for kind in (gaps, pd.Series(gaps), pd.to_datetime(pd.Series(gaps)), pl.Series(gaps)):
         data = build(table(g=kind), cluster="g")
         assert (data.cluster.max(), data.missing) == (5, {"g": 9})
+    others = [
+        [datetime.time(i % 6) for i in range(N)],
+        [datetime.timedelta(i % 6) for i in range(N)],
+        pd.Series(pd.period_range("2020-01", periods=6, freq="M")[I % 6]),
+        [uuid.UUID(int=i % 6) for i in range(N)],
+        pl.Series([datetime.time(i % 6) for i in range(N)]),
+    ]
+    for kind in others:
+        assert build(table(g=kind), cluster="g").cluster.tolist() == [i % 6 for i in range(N)]
+        assert "'z' holds a " in line_of(lambda kind=kind: build(table(z=kind)))
+    arms = pd.to_datetime(["2020-01-02", "2020-01-01"] * (N // 2))
+    for control in ("2020-01-02", datetime.date(2020, 1, 2), arms[0]):
+        assert build(table(t=arms), control=control).arms == ("2020-01-02", "2020-01-01")
     for kind in kinds[:-1]:
         for name in ("z", "y"):
             line = line_of(lambda kind=kind, name=name: build(table(**{name: kind})))

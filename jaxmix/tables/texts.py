@@ -48,13 +48,13 @@ _PLAIN = re.compile(r"-?[0-9]{1,15}(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?")
 _INFINITE = re.compile(r"[+-]?inf(inity)?", re.IGNORECASE)
 _BLANK = " \u00a0\u2009\u202f"
 _COMMAS = re.compile(
-    r"[+-]?(?:[0-9]*,[0-9]+"  # 0,5
+    r"[(]?[$\u20ac\u00a3\u00a5]? ?[+-]?(?:[0-9]*,[0-9]+"  # 0,5
     r"|[0-9]+,"
     r"|[0-9]{1,3}(?:,[0-9]{2,3})*,[0-9]{3}(?:\.[0-9]*)?"  # 1,234.5
     r"|[0-9]{1,3}(?:\.[0-9]{3})+,[0-9]*"  # 1.234,5
     r"|[0-9]{1,3}(?:\.[0-9]{3}){2,}"  # 1.234.567
     rf"|[0-9]{{1,3}}(?:['\u2019_{_BLANK}][0-9]{{3}})+(?:[.,][0-9]*)?"  # 1'234.5, 1 234,5
-    r")(?:[eE][+-]?[0-9]+)?"
+    r")(?:[eE][+-]?[0-9]+)? ?[%$\u20ac\u00a3\u00a5]?[)]?"
 )
 _DATE = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
@@ -103,7 +103,7 @@ def marks_of(asked: Any) -> Marks:
         raise InputError(f"{told} is {asked!r}: give a list of marks, or 'auto'")
     texts, numbers = set(), set()
     for mark in asked:
-        if not isinstance(mark, (str, int, float)):
+        if not isinstance(mark, (str, int, float, np.number)):
             raise InputError(f"{told} holds {mark!r}: marks are texts or numbers")
         text = mark if isinstance(mark, str) else label(mark)
         texts |= {text, text.strip()} - {""}
