@@ -31,6 +31,7 @@ from jaxmix.report.progress import fit_progress
 from jaxmix.result import Result
 from jaxmix.status import InputError
 from jaxmix.study import commands as study_commands
+from jaxmix.tables.texts import AUTO
 
 _FORMATS = ("png", "pdf", "svg")
 
@@ -142,6 +143,12 @@ def fit_command(
     cluster: Annotated[
         str | None, typer.Option("--cluster", help="Column of clusters of dependent rows.")
     ] = None,
+    missing_marks: Annotated[
+        str, typer.Option("--missing-marks", metavar="LIST", help="What marks a missing cell: .,NA")
+    ] = AUTO,
+    encoding: Annotated[
+        str | None, typer.Option("--encoding", metavar="NAME", help="Encoding of a csv file.")
+    ] = None,
     classes: Annotated[
         str | None, typer.Option("--classes", help="Number of hidden classes, or auto.")
     ] = None,
@@ -206,6 +213,8 @@ def fit_command(
         control=control,
         features=features,
         cluster=cluster,
+        missing_marks=AUTO if missing_marks == AUTO else _names(missing_marks),
+        encoding=encoding,
     )
     with fit_progress() as progress:
         result = fit(

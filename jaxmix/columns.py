@@ -1,14 +1,22 @@
-"""Single columns: from any supported table to numbers or coded text, cell by cell."""
+"""Single columns: numbers, or integer codes of text levels; and how they were read."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from jaxmix.status import InputError
+from jaxmix.tables.texts import label, listed
+
+__all__ = ["Column", "Reading", "label", "listed", "notes_of", "stray_texts"]
+
+NUMBERS = ("outcome", "weights")
+NAMES = ("treatment", "cluster", "category")
+_FEW = 64  # most levels of whole numbers beyond 2^53 that are taken as categories unasked
+_ROUGH = 1e-9  # most that rounding to a float may move a number, relative to the column's range
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -51,109 +59,187 @@ class Column:
         return self.levels or tuple(label(value) for value in np.unique(self.values))
 
 
-def names_of(frame: Any) -> list[str]:
-    """Return the column names of any supported table."""
-    if isinstance(frame, Mapping):
-        return list(frame)
-    names = getattr(frame, "column_names", None)  # Arrow
-    if names is None and not hasattr(frame, "collect"):  # a lazy frame has no rows yet
-        names = getattr(frame, "columns", None)  # pandas, polars
-    if names is None:
+@dataclasses.dataclass(frozen=True, eq=False)
+class Reading:
+    """A column as it was read, and what was decided on the way.
+
+    Attributes
+    ----------
+    column
+        The checked column.
+    present
+        ``(n,)``, which of its cells are present.
+    missing
+        Texts and numbers that were read as missing cells, with counts.
+    kept
+        Texts that often mark a missing cell and were kept as levels, with counts.
+    notes
+        What else a user should know.
+    """
+
+    column: Column
+    present: np.ndarray
+    missing: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    kept: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def is_exact(values: np.ndarray) -> bool:
+    """Whether whole numbers are of a size that floats hold exactly."""
+    return not len(values) or (int(values.max()) <= 2**53 and int(values.min()) >= -(2**53))
+
+
+def check_finite(name: str, values: np.ndarray) -> None:
+    """Refuse infinite numbers."""
+    infinite = int(np.isinf(values).sum())
+    if infinite:
         raise InputError(
-            f"the table is a {type(frame).__name__}: give a dict of arrays, or a pandas, polars "
-            "or Arrow table"
+            f"column {name!r} has {infinite} infinite values; make them missing or correct them"
         )
-    return list(names)
 
 
-def raw_values(frame: Any, name: str) -> np.ndarray:
-    """Return one column of any supported table as a numpy array."""
-    if not isinstance(frame, Mapping) and hasattr(frame, "column_names"):
-        column = frame.column(name)
-        if hasattr(column.type, "index_type"):  # dictionary-encoded text
-            column = column.cast(column.type.value_type)
-        return np.asarray(column.to_numpy(zero_copy_only=False))
-    column = frame[name]
-    if isinstance(column, np.ma.MaskedArray):
-        cells = column.data.astype(object)
-        cells[np.ma.getmaskarray(column)] = None
-        column = cells
-    try:
-        values = column.to_numpy() if hasattr(column, "to_numpy") else np.asarray(column)
-    except ValueError:
-        raise InputError(
-            f"column {name!r} is ragged: a column is a one-dimensional array"
-        ) from None
-    if values.ndim != 1:
-        raise InputError(
-            f"column {name!r} has shape {values.shape}: a column is a one-dimensional array"
-        )
-    return np.asarray(values)
-
-
-def as_column(name: str, raw: np.ndarray) -> tuple[Column, np.ndarray]:
-    """Return a checked column, and which of its cells are present."""
-    if raw.dtype.kind in "biuf":
-        values = raw.astype(np.float64, copy=False)
-        present = ~np.isnan(values) if raw.dtype.kind == "f" else np.ones(len(raw), bool)
-        if np.isinf(values).any():
-            raise InputError(
-                f"column {name!r} has {int(np.isinf(values).sum())} infinite values; "
-                "make them missing or correct them"
-            )
-        return Column(name, values), present
-    if raw.dtype.kind in "mM":
-        raise InputError(f"column {name!r} holds dates or times; turn it into numbers first")
-    if raw.dtype.kind not in "OUST":
-        raise InputError(f"column {name!r} has type {raw.dtype}; use numbers or text")
-    cells = raw.astype(object)
-    present = np.array([not _is_missing(cell) for cell in cells], bool)
-    known = cells[present]
-    if all(isinstance(c, (bool, int, float, np.number, np.bool_)) for c in known):
-        values = np.full(len(cells), np.nan)
-        values[present] = known.astype(np.float64)
-        return as_column(name, values)
-    strange = next((c for c in known if not isinstance(c, (str, bytes, bool, int, float))), None)
-    if strange is not None:
-        shown = " ".join(repr(strange).split())[:60]
-        raise InputError(
-            f"column {name!r} holds a {type(strange).__name__} ({shown}); use numbers or text"
-        )
-    codes = np.zeros(len(cells), np.int32)
-    texts = [c.decode(errors="replace") if isinstance(c, bytes) else str(c) for c in known]
-    levels, inverse = np.unique(np.array(texts), return_inverse=True)
+def from_dates(
+    name: str, values: np.ndarray, present: np.ndarray, role: str
+) -> tuple[Column, np.ndarray]:
+    """Return a column of dates, which are names of clusters, arms or categories at most."""
+    if role not in NAMES:
+        raise no_dates(name)
+    if (
+        values.dtype.kind == "M"
+        and (values[present] == values[present].astype("datetime64[D]")).all()
+    ):
+        values = values.astype("datetime64[D]")
+    found, inverse = np.unique(values[present], return_inverse=True)
+    codes = np.zeros(len(values), np.int32)
     codes[present] = inverse
-    return Column(name, codes, tuple(str(level) for level in levels)), present
+    return Column(name, codes, tuple(str(value) for value in found)), present
 
 
-def _is_missing(cell: Any) -> bool:
-    """Whether a cell is None, NaN, pandas' NA or NaT, or an empty text."""
-    if isinstance(cell, (str, bytes)):
-        return not cell
-    if isinstance(cell, (float, np.floating)):
-        return bool(cell != cell)
-    return cell is None or type(cell).__name__ in ("NAType", "NaTType")
+def no_dates(name: str) -> InputError:
+    """Return the error for dates where numbers or categories are needed."""
+    return InputError(f"column {name!r} holds dates or times; turn it into numbers first")
 
 
-def label(value: Any) -> str:
-    """Return a cell as text: whole numbers without a decimal point."""
-    number = float(value)
-    return str(int(number)) if number == int(number) else repr(number)
+def from_numbers(
+    name: str, distinct: Sequence[Any], codes: np.ndarray, present: np.ndarray, role: str,
+    *, declared: bool = False, coding: str = "auto",
+) -> tuple[Column, tuple[str, ...]]:  # fmt: skip
+    """Return a column of numbers given as distinct ones: whole numbers of any size, and floats.
+
+    Numbers that floats do not hold keep their digits where they are names: as treatment, cluster
+    or category. Among proxies and covariates they are categories where they are few.
+    """
+    used = np.zeros(len(distinct), bool)
+    used[codes[present]] = True
+    known = [value for value, is_used in zip(distinct, used, strict=True) if is_used]
+    large = [v for v in known if isinstance(v, int) and not -(2**53) <= v <= 2**53]
+    notes: tuple[str, ...] = ()
+    names = declared or (bool(large) and role in NAMES)
+    if large and not names and role not in NUMBERS and not all(map(_fits, large)):
+        names = coding == "onehot" or (coding == "auto" and len(set(known)) <= _FEW)
+        if names and coding == "auto":
+            notes = (
+                f"column {name!r} holds whole numbers beyond 2^53, which are taken as categories",
+            )
+    if names:
+        check_finite(name, np.array([v for v in known if isinstance(v, float)], np.float64))
+        order = sorted(set(known))
+        index = {value: code for code, value in enumerate(order)}
+        table = np.array([index.get(value, 0) for value in distinct], np.int32)
+        return Column(name, table[codes], tuple(label(value) for value in order)), notes
+    if not all(map(_fits, large)):
+        _check_rounding(name, role, known, large)
+    floats = np.array(
+        [float(v) if is_used else 0.0 for v, is_used in zip(distinct, used, strict=True)]
+    )
+    values = np.where(present, floats[codes], np.nan)
+    check_finite(name, values[present])
+    return Column(name, values), notes
 
 
-def listed(names: Iterable[str], most: int = 12) -> str:
-    """Return names quoted and separated by commas, a long list cut short."""
-    names = [repr(name) for name in names]
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+def _fits(value: int) -> bool:
+    """Whether a float holds a whole number exactly."""
+    try:
+        return int(float(value)) == value
+    except OverflowError:
+        return False
+
+
+def _check_rounding(name: str, role: str, known: Sequence[Any], large: Sequence[int]) -> None:
+    """Refuse numbers of which too little is left as floats."""
+    remedy = "subtract a constant from the column, or declare it a categorical"
+    if any(abs(value) > 10**308 for value in large):
+        raise InputError(
+            f"column {name!r} holds numbers of over 308 digits, too large to compute with; "
+            "correct them, or declare the column a categorical"
+        )
+    width = max(known) - min(known)
+    moved = max(abs(int(float(value)) - value) for value in large)
+    if moved > _ROUGH * width and role != "weights":
+        raise InputError(
+            f"column {name!r} holds whole numbers beyond 2^53 ({large[0]}) that lie too close "
+            f"together for floating-point numbers; {remedy}"
+        )
+
+
+def notes_of(readings: Mapping[str, Reading]) -> tuple[str, ...]:
+    """Return what was read as missing, what was not, and what else was decided, in sentences."""
+    notes = []
+    missing = []
+    for name, reading in readings.items():
+        if reading.missing:
+            told = ", ".join(f"{count} cells {mark!r}" for mark, count in reading.missing.items())
+            missing.append(f"{told} of column {name!r}")
+    if missing:
+        more = f" and of {len(missing) - 12} more columns" if len(missing) > 12 else ""
+        notes.append(
+            f"read as missing: {'; '.join(missing[:12])}{more} (missing_marks, or "
+            "--missing-marks, says what marks a missing cell)"
+        )
+    for name, reading in readings.items():
+        if reading.kept:
+            told = ", ".join(f"{mark!r} ({count} cells)" for mark, count in reading.kept.items())
+            notes.append(
+                f"column {name!r} keeps {told} as a level; if it marks missing cells, name it in "
+                "missing_marks (--missing-marks)"
+            )
+        notes += reading.notes
+    return tuple(notes)
+
+
+def check_not_empty(reading: Reading, role: str) -> None:
+    """Name a column of which next to nothing is there, before its gaps are told of another."""
+    column, num = reading.column, int(reading.present.sum())
+    values = column.values[reading.present]
+    if num > 1 and (role in ("treatment", "weights", "cluster") or (values != values[0]).any()):
+        return
+    shown = column.levels[values[0]] if column.levels else label(values[0])
+    raise InputError(
+        f"column {column.name!r} ({role}) is constant ({shown!r}) in the {num} of its "
+        f"{len(reading.present)} cells that {'is' if num == 1 else 'are'} not missing; leave it "
+        + ("out" if role in ("covariates", "cluster", "weights") else "out or take another")
+    )
+
+
+def check_varies(column: Column, role: str, hint: str = "") -> None:
+    """Refuse a column that is constant in the rows used."""
+    if (column.values == column.values[0]).all():
+        value = column.labels()[0]
+        raise InputError(
+            f"column {column.name!r} ({role}) is constant ({value!r}) in the rows used; leave it "
+            + ("out" if role == "covariates" else "out or take another")
+            + hint
+        )
 
 
 def stray_texts(column: Column) -> Sequence[str]:
     """Return the levels of a text column that are no numbers, or all where all are."""
-    texts = []
-    for level in column.levels or ():
-        try:
-            float(level)
-        except ValueError:
-            texts.append(level)
-    return texts or column.labels()
+    return [text for text in column.levels or () if not _is_float(text)] or column.labels()
+
+
+def _is_float(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

@@ -13,8 +13,20 @@ from typing import Any
 
 import numpy as np
 
-from jaxmix.columns import Column, as_column, label, listed, names_of, raw_values, stray_texts
+from jaxmix.columns import (
+    Column,
+    check_not_empty,
+    check_varies,
+    label,
+    listed,
+    notes_of,
+    stray_texts,
+)
+from jaxmix.reading import as_column
 from jaxmix.status import InputError
+from jaxmix.tables.cells import cells_of, names_of
+from jaxmix.tables.files import read_columns
+from jaxmix.tables.texts import AUTO, marks_of, number_of
 
 CODINGS = ("auto", "linear", "onehot")
 WEIGHT_KINDS = ("sampling", "frequency")
@@ -48,6 +60,8 @@ class CausalData:
         Rows dropped because a cell was missing.
     missing
         Missing cells by column, for columns that have any.
+    notes
+        What was decided in reading the table and is not plain to see, one sentence each.
 
     Examples
     --------
@@ -74,6 +88,7 @@ class CausalData:
     cluster: np.ndarray | None = None
     num_dropped: int = 0
     missing: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def num_rows(self) -> int:
@@ -102,6 +117,7 @@ class CausalData:
         control: Any = None,
         features: str | Mapping[str, str] = "auto",
         cluster: str | None = None,
+        missing_marks: str | Sequence[str] = AUTO,
     ) -> CausalData:
         """Give the columns of a table their roles, and check them.
 
@@ -125,6 +141,12 @@ class CausalData:
             ``"auto"``, ``"linear"`` or ``"onehot"``, for both views or as a dict by view.
         cluster
             A column that names clusters of dependent rows, resampled whole.
+        missing_marks
+            Texts (or numbers) that mark a missing cell beside null, NaN and the empty text, which
+            always do. ``"auto"`` takes spellings of null (NA, NaN, null and their like) in any
+            column, and ``.``, ``?``, ``-``, ``None`` and their like in columns that are numbers
+            otherwise, where they are at most a fifth of the cells; a list takes its own and no
+            others, and an empty list none.
 
         Raises
         ------
@@ -142,9 +164,14 @@ class CausalData:
                 f"{listed(WEIGHT_KINDS)}"
             )
         roles = _check_names(names_of(frame), _roles(named))
-        columns, present = {}, {}
-        for name in roles:
-            columns[name], present[name] = as_column(name, raw_values(frame, name))
+        marks = marks_of(missing_marks)
+        readings = {
+            name: as_column(
+                name, cells_of(frame, name), role, marks, coding=coding.get(role, "auto")
+            )
+            for name, role in roles.items()
+        }
+        columns = {name: reading.column for name, reading in readings.items()}
         lengths = {len(column.values) for column in columns.values()}
         if len(lengths) > 1:
             sizes = ", ".join(f"{name!r} {len(c.values)}" for name, c in columns.items())
@@ -154,15 +181,23 @@ class CausalData:
             raise InputError("the table has no rows; check that the right file was read")
         if weights is not None:
             _check_weights(columns[weights])
-        missing = {name: int((~ok).sum()) for name, ok in present.items() if not ok.all()}
+        missing = {n: int((~r.present).sum()) for n, r in readings.items() if not r.present.all()}
+        hint = ""
         if missing:
-            complete = np.logical_and.reduce(list(present.values()))
+            complete = np.logical_and.reduce([reading.present for reading in readings.values()])
             if not complete.any():
                 raise InputError(
                     f"every row has a missing cell (missing by column: {_counts(missing)}); "
                     "leave out the emptiest columns"
                 )
+            for name, role in roles.items():
+                check_not_empty(readings[name], role)
             columns = {name: column.take(complete) for name, column in columns.items()}
+            dropped = num_input - int(complete.sum())
+            hint = (
+                f"; {dropped} of {num_input} rows were dropped for missing cells "
+                f"({_counts(missing)}), which the emptiest columns may not be worth"
+            )
         num_kept = len(columns[outcome].values)
 
         weight = multiplicity = None
@@ -179,7 +214,7 @@ class CausalData:
 
         for name, role in roles.items():
             if role in ("outcome", "z", "x", "covariates"):
-                _check_varies(columns[name], role)
+                check_varies(columns[name], role, hint)
         if columns[outcome].levels is not None:
             raise InputError(
                 f"outcome {outcome!r} is text ({listed(stray_texts(columns[outcome]))}); "
@@ -189,9 +224,7 @@ class CausalData:
             view: tuple(columns[name] for name, role in roles.items() if role == view)
             for view in ("z", "x", "covariates")
         }
-        for column in (column for view in views.values() for column in view):
-            _check_not_numbers(column)
-        arms, codes = _arms(columns[treatment], control)
+        arms, codes = _arms(columns[treatment], control, hint)
         groups = None
         if cluster is not None:
             groups = np.unique(columns[cluster].values, return_inverse=True)[1].astype(np.int32)
@@ -211,17 +244,20 @@ class CausalData:
             cluster=groups,
             num_dropped=num_input - num_kept,
             missing=missing,
+            notes=notes_of(readings),
         )
 
 
-def read(path: str | pathlib.Path, **roles: Any) -> CausalData:
+def read(path: str | pathlib.Path, *, encoding: str | None = None, **roles: Any) -> CausalData:
     """Read a csv or parquet file and give its columns their roles.
 
     Parameters
     ----------
     path
-        A ``.csv`` (also ``.csv.gz``, ``.txt``) or ``.parquet`` file. Only the columns with a
-        role are kept.
+        A csv or parquet file, perhaps compressed, or a pipe that holds one. What it is, is told
+        by its content. Only the columns with a role are kept.
+    encoding
+        The encoding of a csv file; UTF-8 where it is left out.
     **roles
         As in `CausalData.from_frame`: ``treatment``, ``outcome``, ``z``, ``x`` and so on.
 
@@ -230,41 +266,9 @@ def read(path: str | pathlib.Path, **roles: Any) -> CausalData:
     InputError
         For a file that cannot be read as a table, and as `CausalData.from_frame`.
     """
-    try:
-        import pyarrow as pa
-        import pyarrow.csv
-        import pyarrow.parquet
-    except ModuleNotFoundError:
-        raise InputError("reading files needs the extra 'io': pip install 'jaxmix[io]'") from None
-    path = pathlib.Path(path)
-    if path.is_dir():
-        raise InputError(f"{str(path)!r} is a folder; give a csv or parquet file")
-    if not path.is_file():
-        raise InputError(f"there is no file {str(path)!r}; check the path")
-    if path.stat().st_size == 0:
-        raise InputError(f"the file {str(path)!r} is empty")
-    is_parquet = path.suffix in (".parquet", ".pq")
-    try:
-        if is_parquet:
-            stored = pa.parquet.read_schema(path).names
-        else:
-            with pa.csv.open_csv(path) as reader:
-                stored = reader.schema.names
-        wanted = list(_check_names(stored, _roles(roles)))
-        if is_parquet:
-            table = pa.parquet.read_table(path, columns=wanted)
-        else:
-            converting = pa.csv.ConvertOptions(strings_can_be_null=True, include_columns=wanted)
-            table = pa.csv.read_csv(path, convert_options=converting)
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        # What is no table may be quoted in the reason: no line breaks, no control characters.
-        reason = " ".join(str(error).split())[:200]
-        reason = "".join(c if c.isprintable() else "?" for c in reason)
-        raise InputError(
-            f"the file {str(path)!r} cannot be read as a table ({reason}); "
-            "give a csv or parquet file with one header row"
-        ) from None
-    return CausalData.from_frame(table, **roles)
+    named = _roles(roles)
+    columns = read_columns(path, lambda stored: list(_check_names(stored, named)), encoding)
+    return CausalData.from_frame(columns, **roles)
 
 
 def _roles(named: Mapping[str, Any]) -> dict[str, str]:
@@ -316,16 +320,6 @@ def _coding(features: str | Mapping[str, str]) -> dict[str, str]:
     return coding
 
 
-def _check_not_numbers(column: Column) -> None:
-    """Refuse a column of numbers that a few stray texts have turned into text."""
-    strays = stray_texts(column) if column.levels else ()
-    if column.levels and 5 * len(strays) <= len(column.levels):
-        raise InputError(
-            f"column {column.name!r} is text, but nearly all of its values are numbers; correct "
-            f"or empty the cells that hold {listed(strays)}"
-        )
-
-
 def _check_weights(column: Column) -> None:
     """Refuse text and negative weights, rows numbered as in the table."""
     if column.levels is not None:
@@ -354,23 +348,14 @@ def _weights(column: Column, kind: str) -> np.ndarray:
     return values
 
 
-def _check_varies(column: Column, role: str) -> None:
-    if (column.values == column.values[0]).all():
-        value = column.labels()[0]
-        raise InputError(
-            f"column {column.name!r} ({role}) is constant ({value!r}) in the rows used; leave it "
-            + ("out" if role == "covariates" else "out or take another")
-        )
-
-
-def _arms(column: Column, control: Any) -> tuple[tuple[str, ...], np.ndarray]:
+def _arms(column: Column, control: Any, hint: str = "") -> tuple[tuple[str, ...], np.ndarray]:
     """Return the labels of the arms, control first, and the arm of each row."""
     found, inverse = np.unique(column.values, return_inverse=True)
     labels = [column.levels[v] for v in found] if column.levels else [label(v) for v in found]
     if len(labels) < 2:
         raise InputError(
             f"treatment {column.name!r} has one arm only ({labels[0]!r}) in the rows used; "
-            "a comparison needs two"
+            f"a comparison needs two{hint}"
         )
     if control is None:
         if labels != ["0", "1"]:
@@ -379,7 +364,7 @@ def _arms(column: Column, control: Any) -> tuple[tuple[str, ...], np.ndarray]:
                 "(--control) which one effects are measured from"
             )
         control = "0"
-    wanted = control if isinstance(control, str) else label(control)
+    wanted = _as_label(control, labels)
     if wanted not in labels:
         raise InputError(
             f"control {wanted!r} is not an arm of treatment {column.name!r}: {listed(labels)}"
@@ -388,6 +373,24 @@ def _arms(column: Column, control: Any) -> tuple[tuple[str, ...], np.ndarray]:
     order = [first] + [i for i in range(len(labels)) if i != first]
     position = np.argsort(order).astype(np.int32)
     return tuple(labels[i] for i in order), position[inverse.ravel()]
+
+
+def _as_label(control: Any, labels: Sequence[str]) -> str:
+    """Return an arm as its label: a text that is the same number, or the same truth, will do."""
+    if not isinstance(control, str):
+        try:
+            return label(control)
+        except (TypeError, ValueError):
+            return str(control).removesuffix(" 00:00:00")  # a date, or what is no arm
+    text = control.strip()
+    if control in labels or set(map(_is_number, labels)) != {True}:
+        return control
+    value = {"true": 1, "false": 0}.get(text.casefold(), number_of(text))
+    return next((own for own in labels if number_of(own) == value), control)
+
+
+def _is_number(text: str) -> bool:
+    return number_of(text) is not None
 
 
 def _counts(missing: Mapping[str, int]) -> str:

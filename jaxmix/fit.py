@@ -164,6 +164,7 @@ def fit(
         result = dataclasses.replace(
             run.refined(headline), better=better, selection=chosen, verdict=verdict
         )
+        result = dataclasses.replace(result, warnings=(*data.notes, *result.warnings))
         if chosen is not None and chosen.thin:
             note = f"the evidence on the number of classes is thin: {'; '.join(chosen.doubts)}"
             result = dataclasses.replace(result, warnings=(*result.warnings, note))

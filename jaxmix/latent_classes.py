@@ -14,13 +14,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmix.columns import as_column, label, listed, names_of, raw_values
+from jaxmix.categories import check_stored, codes_like, codes_of, counts_of
 from jaxmix.estimators import latent
 from jaxmix.report.files import write_whole
 from jaxmix.report.tables import Table, number
 from jaxmix.status import EstimateError, InputError, Status
+from jaxmix.tables.cells import names_of
+from jaxmix.tables.texts import AUTO, USUAL, Marks, marks_of
 
-_MOST_LEVELS = 100
 _NUM_STARTS = 32
 _CAVEAT = (
     "Assumes: the columns are independent given the class, and cells are missing at random. "
@@ -53,6 +54,8 @@ class LatentClassResult:
         What became of the fit, what to know, and numbers (`jaxmix.estimators.latent.solve`).
     seed
         Seed of the starts.
+    missing_marks
+        Which texts mark a missing cell, in the fit and in `posterior`.
     """
 
     log_likelihood: float
@@ -66,6 +69,7 @@ class LatentClassResult:
     warnings: tuple[str, ...]
     stats: Mapping[str, float]
     seed: int
+    missing_marks: Marks = USUAL
 
     @property
     def num_classes(self) -> int:
@@ -97,7 +101,7 @@ class LatentClassResult:
             ``(n, k)``; NaN for a row to which every class gives probability 0.
         """
         known = {name: profile.levels for name, profile in self.profiles.items()}
-        codes, _ = _codes(frame, list(known), known)
+        codes = codes_like(frame, known, self.missing_marks)
         with jax.enable_x64(True):
             tables = tuple(jnp.asarray(p.probabilities) for p in self.profiles.values())
             classes = latent.LatentClasses(jnp.asarray(self.shares), tables)
@@ -181,6 +185,7 @@ def latent_classes(
     weights: Any = None,
     seed: int = 0,
     num_starts: int | None = None,
+    missing_marks: str | Sequence[str] = AUTO,
 ) -> LatentClassResult:
     """Fit a latent class model to categorical columns by maximum likelihood.
 
@@ -202,6 +207,8 @@ def latent_classes(
         Integer seed of the starts.
     num_starts
         Most random starts, 32 by default; see `jaxmix.estimators.latent.solve`.
+    missing_marks
+        Texts that mark a missing cell, as in `jaxmix.CausalData.from_frame`.
 
     Returns
     -------
@@ -233,8 +240,9 @@ def latent_classes(
     if not isinstance(seed, int | np.integer) or not -(2**63) <= seed < 2**63:
         raise InputError(f"seed is {seed!r}: give a whole number of at most 63 bits")
     names = _names(frame, columns, weights)
-    codes, levels = _codes(frame, names, None)
-    counts = _counts(frame, weights, len(codes))
+    marks = marks_of(missing_marks)
+    codes, levels, notes = codes_of(frame, names, marks)
+    counts = counts_of(frame, weights, len(codes))
     present = (codes >= 0).any(1)
     used = present & (counts > 0)
     if not used.any():
@@ -275,9 +283,10 @@ def latent_classes(
         num_dropped=num_dropped,
         missing=missing,
         status=status,
-        warnings=_warnings(stats, status, missing, num_dropped),
+        warnings=(*_warnings(stats, status, missing, num_dropped), *notes),
         stats=stats,
         seed=int(seed),
+        missing_marks=marks,
     )
 
 
@@ -315,55 +324,10 @@ def _names(frame: Any, columns: Sequence[str] | None, weights: Any) -> list[str]
     if not names:
         raise InputError("there is no column to fit; name at least one")
     for name in names + own:
-        _check_stored(name, stored)
+        check_stored(name, stored)
         if stored.count(name) > 1 or (names + own).count(name) > 1:
             raise InputError(f"column {name!r} appears more than once; rename or drop the others")
     return names
-
-
-def _check_stored(name: str, stored: Sequence[str]) -> None:
-    if name not in stored:
-        raise InputError(f"column {name!r} is not in the table; it has {listed(stored)}")
-
-
-def _codes(
-    frame: Any, names: Sequence[str], known: Mapping[str, tuple[str, ...]] | None
-) -> tuple[np.ndarray, dict[str, tuple[str, ...]]]:
-    """Return ``(n, v)`` codes, -1 where missing, and the levels, which may be given."""
-    stored, parts, levels = names_of(frame), [], {}
-    for name in names:
-        _check_stored(name, stored)
-        column, present = as_column(name, raw_values(frame, name))
-        values = column.values[present]
-        if column.levels is None and (values != np.floor(values)).any():
-            bad = label(values[values != np.floor(values)][0])
-            raise InputError(
-                f"column {name!r} holds numbers that are not whole ({bad}); cut it into categories"
-            )
-        found, inverse = np.unique(values, return_inverse=True)
-        texts = [column.levels[int(f)] if column.levels else label(f) for f in found]
-        if known is None and len(texts) > _MOST_LEVELS:
-            raise InputError(
-                f"column {name!r} has {len(texts)} levels, more than {_MOST_LEVELS}; group them, "
-                "or leave it out if it identifies rows"
-            )
-        levels[name] = tuple(texts) if known is None else known[name]
-        index = {text: code for code, text in enumerate(levels[name])}
-        strange = [text for text in texts if text not in index]
-        if strange:
-            raise InputError(
-                f"column {name!r} has levels that the fit has not seen: {listed(strange)}; it "
-                f"knows {listed(levels[name])}"
-            )
-        codes = np.full(len(present), -1, np.int32)
-        codes[present] = np.array([index[text] for text in texts], np.int32)[inverse.ravel()]
-        parts.append(codes)
-    if len({len(part) for part in parts}) > 1:
-        sizes = ", ".join(f"{n!r} {len(p)}" for n, p in zip(names, parts, strict=True))
-        raise InputError(f"the columns have different lengths: {sizes}; make them equal")
-    if len(parts[0]) == 0:
-        raise InputError("the table has no rows; check that the right file was read")
-    return np.stack(parts, 1), levels
 
 
 def _check_varies(codes: np.ndarray, levels: Mapping[str, tuple[str, ...]]) -> None:
@@ -372,24 +336,6 @@ def _check_varies(codes: np.ndarray, levels: Mapping[str, tuple[str, ...]]) -> N
         if len(used) < 2:
             what = repr(texts[used[0]]) if len(used) else "empty"
             raise InputError(f"column {name!r} is constant ({what}) in the rows used; leave it out")
-
-
-def _counts(frame: Any, weights: Any, num_rows: int) -> np.ndarray:
-    """Return how many identical rows each row stands for."""
-    if weights is None:
-        return np.ones(num_rows)
-    raw = raw_values(frame, weights) if isinstance(weights, str) else np.asarray(weights)
-    told = f"weights {weights!r}" if isinstance(weights, str) else "weights"
-    if raw.shape != (num_rows,):
-        raise InputError(f"{told}: {raw.shape} numbers for {num_rows} rows; give one per row")
-    column, present = as_column("weights", raw)
-    values = column.values
-    if column.levels is not None or not present.all() or (values != np.floor(values)).any():
-        raise InputError(f"{told} are counts of identical rows: give whole numbers, none missing")
-    if (values < 0).any():
-        row = int(np.argmax(values < 0)) + 1
-        raise InputError(f"{told} are negative (first in row {row}); weights are zero or more")
-    return values
 
 
 def _plain(value: Any) -> Any:

@@ -10,6 +10,9 @@ import sys
 import tomllib
 
 import networkx as nx
+import numpy as np
+import pandas as pd
+import polars as pl
 import pytest
 
 import jaxmix as jm
@@ -556,6 +559,48 @@ def test_graphs_of_every_kind_give_the_same(tmp_path):
         assert identify(kind).summary() == text
 
 
+@pytest.mark.parametrize("number", [1, 2, 3, 4])
+@pytest.mark.parametrize("suffix", [".toml", ".dot"])
+def test_a_byte_order_mark_is_no_text(number, suffix, tmp_path):
+    table = tomllib.loads((GRAPHS / f"level{number}.toml").read_text())
+    text = (GRAPHS / f"level{number}.toml").read_text()
+    if suffix == ".dot":
+        text = "digraph {" + ";\n".join(f"{a} -> {b}" for a, b in table["edges"]) + "}"
+    plain, marked = tmp_path / f"plain{suffix}", tmp_path / f"marked{suffix}"
+    plain.write_text(text, encoding="utf-8")
+    marked.write_text(text, encoding="utf-8-sig")
+    assert identify(marked).summary() == identify(plain).summary()
+
+
+def test_an_array_of_pairs_is_a_graph():
+    edges = graph(("Z", "T"))
+    text = identify(edges).summary()
+    arrays = [np.array(edges), np.array(edges, object), np.array(edges, "S"), list(np.array(edges))]
+    for kind in (*arrays, pd.DataFrame(edges), pl.DataFrame(edges, orient="row")):
+        assert identify(kind).summary() == text
+    whole = np.array([(0, 3), (0, 4), (0, 1), (0, 2), (1, 2)])
+    for kind in (whole, whole.astype(float), whole.astype(np.uint8)):
+        verdict = identify(
+            kind, treatment=1, outcome=np.int64(2), latent=0.0, z=[3], x=[np.int8(4)]
+        )
+        assert (verdict.level, verdict.to_dict()["x"]) == (2, ["4"])
+    check(lambda: identify(np.zeros((3, 3))), ["edge 1 is ", "pair (from, to)"])
+    check(lambda: identify(np.array("U")), ["type ndarray", "DiGraph"])
+
+
+def test_nodes_of_dot_that_are_numbers(tmp_path):
+    """Also those in quotes, labels with arrows in them, and arrows in comments."""
+    path = tmp_path / "g.dot"
+    path.write_text(
+        "digraph { // Z <-> X\n 1.5 -> {-2 .5}; 1.5->3; 1.5 -> 4 [w=-2, label=<<b>a -- b</b>>]\n"
+        '# 3 -- 4\n 3->4 /* 3 <-> 4 */; 4 [label="o-> <->"]; "x <-> y" -> 4 }'
+    )
+    verdict = identify(path, treatment="3", outcome=4, latent=1.5, z=[-2], x=[".5"])
+    assert verdict.level == 2
+    assert verdict.to_dict()["edges"][:2] == [["1.5", "-2"], ["1.5", ".5"]]
+    assert ["x <-> y", "4"] in verdict.to_dict()["edges"]
+
+
 def test_names_need_not_be_texts():
     edges = [(0, 3), (0, 4), (0, 1), (0, 2), (1, 2)]
     verdict = identify(nx.DiGraph(edges), treatment=1, outcome=2, latent=0, z=[3], x=[4])
@@ -613,6 +658,10 @@ WRONG_CALLS = {
     "a number as edge": ([1], {}, ["edge 1 is 1", "pair"]),
     "no edges": ([], {}, ["no node is named as latent"]),
     "undirected": (nx.Graph(list(BASE)), {}, ["undirected", "DiGraph"]),
+    "an edge as a node": (
+        nx.DiGraph([*BASE, ("Z", "<->")]), {}, ["called '<->'", "read as a node", "(from, to)"]),
+    "an edge of two heads": (
+        nx.DiGraph([*BASE, ("Z", "X", {"dir": "both"})]), {}, ["Z -> X has dir=both"]),
     "no graph": (3, {}, ["type int", "DiGraph", ".toml or .dot"]),
     "one name twice": (
         nx.DiGraph([*BASE, ("U", 1), ("U", "1")]), {}, ["both written '1'", "rename one"]),
@@ -661,6 +710,22 @@ WRONG_FILES = {
     "two graphs": ("g.dot", "digraph { U -> T } digraph { U -> Y }", ["one directed graph"]),
     "two heads": ("g.dot", "digraph { U -> T [dir=both] }", ["dir=both", "from cause to effect"]),
     "backwards by default": ("g.dot", "digraph { edge [dir=back]; U -> T }", ["dir=back"]),
+    "no heads by default": (
+        "g.dot", "digraph { edge [arrowhead=none]; U -> T }", ["arrowhead=none"]),
+    "a double arrow": (
+        "g.dot", "digraph {\n U -> Z;\n Z <-> X;\n}", ["line 3", "'Z <-> X'", "hidden common"]),
+    "a double arrow without blanks": ("g.dot", "digraph { Z<->X }", ["'Z <-> X'", "one directed"]),
+    "a double arrow as one character": ("g.dot", "digraph { Z \u2194 X }", ["written with \u2194"]),
+    "an undirected edge": ("g.dot", "digraph { U -> Z\n Z -- X }", ["line 2", "'Z -- X'", "->"]),
+    "an undirected edge behind another": ("g.dot", "digraph { U -> Z -- X }", ["'Z -- X'"]),
+    "a backward arrow": ("g.dot", "digraph { Z <- U }", ["'Z <- U'", "from cause to effect"]),
+    "a long arrow": ("g.dot", "digraph { U --> Z }", ["'U --> Z'", "written ->"]),
+    "a thick arrow": ("g.dot", "digraph { U => Z }", ["'U => Z'", "written ->"]),
+    "a half-known arrow": ("g.dot", "digraph {\n Z o-> X }", ["line 2", "'Z o -> X", "semicolon"]),
+    "a half-known arrow's end": ("g.dot", "digraph { Z ->o X }", ["Z -> o X'", "semicolon"]),
+    "a half-known edge": ("g.dot", "digraph { Z o-o X }", ["written with -", "written ->"]),
+    "a starred arrow": ("g.dot", "digraph { Z *-> X }", ["'Z *-> X'", "written ->"]),
+    "another language": ("g.dot", "dag { Z -> X }", ["no valid DOT", "digraph {"]),
     "edges within braces": ("g.dot", "digraph { U -> {T -> Y} }", ["braces", "apart"]),
 }  # fmt: skip
 

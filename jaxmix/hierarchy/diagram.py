@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import os
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
+
+import numpy as np
 
 from jaxmix.hierarchy import reading
 from jaxmix.hierarchy.paths import networkx
@@ -16,6 +20,8 @@ _DEFAULTS: dict[str, Any] = {
     "latent": "U", "treatment": "T", "outcome": "Y", "z": ("Z",), "x": ("X",),
     "covariates": (), "separable": False,
 }  # fmt: skip
+
+_ARROW = re.compile("[<>o*-]*(<-|->|--)[<>o*-]*")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -80,19 +86,19 @@ def diagram(graph: Any, **roles: Any) -> Diagram:
         edges, nodes, in_file = reading.read(graph)
         named = in_file | named
     else:
-        edges, nodes = _edges(graph), [str(node) for node in getattr(graph, "nodes", ())]
+        edges, nodes = _edges(graph), [_name(node) for node in getattr(graph, "nodes", ())]
         if len(set(nodes)) < len(nodes):
             twice = next(name for name in nodes if nodes.count(name) > 1)
             raise InputError(f"two nodes of the graph are both written {twice!r}; rename one")
     chosen = _DEFAULTS | named
     for role in ("latent", "treatment", "outcome"):
-        chosen[role] = str(chosen[role])
+        chosen[role] = _name(chosen[role])
     for role in ("z", "x", "covariates"):
         value = chosen[role]
         names = (value,) if isinstance(value, str) else value
         if not isinstance(names, Iterable):
             raise InputError(f"{role} is {value!r}; give a list of nodes")
-        chosen[role] = tuple(str(name) for name in names)
+        chosen[role] = tuple(_name(name) for name in names)
     if not isinstance(chosen["separable"], bool):
         raise InputError(f"separable is {chosen['separable']!r}; it has to be True or False")
     made = networkx().DiGraph()
@@ -111,21 +117,45 @@ def _edges(graph: Any) -> list[tuple[str, str]]:
             raise InputError(
                 "the graph is undirected; give a networkx DiGraph, with arrows from cause to effect"
             )
-        return [(str(source), str(target)) for source, target in graph.edges()]
-    if not isinstance(graph, Iterable):
+        for source, target, attributes in graph.edges(data=True):
+            if str(attributes.get("dir", "forward")).strip('"') != "forward":
+                raise InputError(
+                    f"the edge {source} -> {target} has dir={attributes['dir']}; write each arrow "
+                    "from cause to effect, and a hidden common cause as a node of its own"
+                )
+        return [(_name(source), _name(target)) for source, target in graph.edges()]
+    if hasattr(graph, "to_numpy"):  # a data frame of two columns
+        graph = graph.to_numpy()
+    if not isinstance(graph, Iterable) or getattr(graph, "ndim", 2) == 0:
         raise InputError(
             f"the graph is of type {type(graph).__name__}; give a networkx DiGraph, a list of "
             "(from, to) pairs, or the path of a .toml or .dot file"
         )
     edges = []
     for number, edge in enumerate(graph, 1):
-        if isinstance(edge, str) or not isinstance(edge, Sequence) or len(edge) != 2:
+        pair = edge.tolist() if isinstance(edge, np.ndarray) else edge
+        if isinstance(pair, (str, bytes)) or not isinstance(pair, Sequence) or len(pair) != 2:
             raise InputError(f"edge {number} is {edge!r}; each has to be a pair (from, to)")
-        edges.append((str(edge[0]), str(edge[1])))
+        edges.append((_name(pair[0]), _name(pair[1])))
     return edges
 
 
+def _name(node: Any) -> str:
+    """Return a node as text, the same from every kind of graph: 1.0 of an array is the node 1."""
+    if isinstance(node, bytes):
+        return node.decode("utf-8", "backslashreplace")
+    if isinstance(node, float | np.floating) and math.isfinite(node) and node == int(node):
+        return str(int(node))
+    return str(node)
+
+
 def _check_edges(graph: Any) -> None:
+    for node in graph:
+        if _ARROW.fullmatch(node):
+            raise InputError(
+                f"a node is called {node!r}, which is no name but an edge that was read as a node; "
+                "write each arrow as (from, to), and a hidden common cause as a node of its own"
+            )
     for source, target in graph.edges():
         if source == target:
             raise InputError(

@@ -1,18 +1,15 @@
-"""Graphs from files: TOML with roles, or DOT."""
+"""Graphs from files: TOML with roles, or DOT (`jaxmix.hierarchy.dot`)."""
 
 from __future__ import annotations
 
-import contextlib
 import difflib
-import io
 import os
 import pathlib
 import re
 import tomllib
-import warnings
-from collections.abc import Iterator, Mapping
 from typing import Any
 
+from jaxmix.hierarchy import dot
 from jaxmix.status import InputError
 
 Edges = list[tuple[str, str]]
@@ -29,13 +26,15 @@ _EXAMPLES = {
 def read(path: str | os.PathLike[str]) -> tuple[Edges, list[str], dict[str, Any]]:
     """Return edges, nodes and roles of a file; a DOT file has no roles."""
     path = pathlib.Path(path)
+    if str(path).startswith("~") and not path.exists():
+        path = path.expanduser()
     kind = path.suffix.lower()
     if kind not in (".toml", ".dot", ".gv"):
         raise InputError(
             f"the graph {str(path)!r} has to be a file that ends in .toml, .dot or .gv"
         )
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # a byte-order mark is no text
     except OSError as error:
         raise InputError(f"the graph {str(path)!r} cannot be read ({error.strerror})") from None
     except UnicodeDecodeError:
@@ -43,7 +42,7 @@ def read(path: str | os.PathLike[str]) -> tuple[Edges, list[str], dict[str, Any]
     if kind == ".toml":
         edges, roles = _toml(str(path), text)
         return edges, [], roles
-    edges, nodes = _dot(str(path), text)
+    edges, nodes = dot.parse(str(path), text)
     return edges, nodes, {}
 
 
@@ -93,76 +92,3 @@ def _place(path: str, text: str, key: str) -> str:
         if key_or_table.match(line):
             return f"{path}, line {number}"
     return path
-
-
-# ----------------------------------------------------------------------------------------- DOT
-
-
-def _dot(path: str, text: str) -> tuple[Edges, list[str]]:
-    """Return edges and nodes of a directed graph in the DOT language."""
-    try:
-        import pydot
-    except ImportError:
-        raise InputError(
-            f"{path}: graphs in DOT need the extra 'graph': pip install 'jaxmix[graph]'; "
-            "or write the edges as TOML"
-        ) from None
-    said = io.StringIO()
-    with warnings.catch_warnings(), contextlib.redirect_stdout(said):
-        # Its parser calls deprecated names of pyparsing, and prints what it cannot parse.
-        warnings.simplefilter("ignore")
-        graphs = pydot.graph_from_dot_data(text)
-    if not graphs:
-        found = re.search(r"line:(\d+)", said.getvalue())
-        where = f"{path}, line {found.group(1)}" if found else path
-        raise InputError(f"{where}: this is no valid DOT; write it as in digraph {{ U -> T; }}")
-    if len(graphs) != 1 or graphs[0].get_type() != "digraph":
-        raise InputError(
-            f"{path} has to hold one directed graph, digraph {{ ... }}, with arrows written ->"
-        )
-    edges: Edges = []
-    nodes: dict[str, None] = {}
-    for part in _parts(graphs[0]):
-        for node in part.get_nodes():
-            name = node.get_name()
-            if name == "edge":
-                _check_forward(path, node.get_attributes())
-            elif name not in ("node", "graph", "edge"):
-                nodes[_name(name)] = None
-        for edge in part.get_edges():
-            _check_forward(path, edge.get_attributes())
-            for source in _ends(path, edge.get_source()):
-                edges += [(source, target) for target in _ends(path, edge.get_destination())]
-    return edges, list(nodes)
-
-
-def _parts(graph: Any) -> Iterator[Any]:
-    yield graph
-    for part in graph.get_subgraphs():
-        yield from _parts(part)
-
-
-def _check_forward(path: str, attributes: Mapping[str, Any]) -> None:
-    direction = str(attributes.get("dir", "forward")).strip('"')
-    if direction != "forward":
-        raise InputError(
-            f"{path}: an edge has dir={direction}; write each arrow from cause to effect, and a "
-            "hidden common cause as a node of its own"
-        )
-
-
-def _ends(path: str, end: Any) -> list[str]:
-    """Return the nodes at an end of an edge: one, or those of a group in braces."""
-    if isinstance(end, str):
-        return [_name(end)]
-    if end["edges"] or end["subgraphs"]:
-        raise InputError(
-            f"{path}: an edge leads from or to braces with edges in them; write those edges apart"
-        )
-    return [_name(name) for name in end["nodes"]]
-
-
-def _name(text: str) -> str:
-    """Return the name of a node without quotes, or without the port behind it."""
-    quoted = re.match(r'"((?:[^"\\]|\\.)*)"', text)
-    return quoted.group(1).replace('\\"', '"') if quoted else text.split(":")[0]

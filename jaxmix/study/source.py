@@ -41,7 +41,7 @@ class Source:
     def read(cls, path: str | pathlib.Path, overrides: Sequence[str] = ()) -> Source:
         """Read a file and apply ``"key=value"`` overrides."""
         try:
-            text = pathlib.Path(path).read_text(encoding="utf-8")
+            text = pathlib.Path(path).read_text(encoding="utf-8-sig")
         except OSError as error:
             raise InputError(f"{str(path)!r} cannot be read ({error.strerror})") from None
         except UnicodeDecodeError:
