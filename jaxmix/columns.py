@@ -79,7 +79,7 @@ def raw_values(frame: Any, name: str) -> np.ndarray:
         cells[np.ma.getmaskarray(column)] = None
         column = cells
     try:
-        values = column.to_numpy() if hasattr(column, "to_numpy") else np.asarray(column)
+        values = _to_numpy(name, column)
     except ValueError:
         raise InputError(
             f"column {name!r} is ragged: a column is a one-dimensional array"
@@ -89,6 +89,20 @@ def raw_values(frame: Any, name: str) -> np.ndarray:
             f"column {name!r} has shape {values.shape}: a column is a one-dimensional array"
         )
     return np.asarray(values)
+
+
+def _to_numpy(name: str, column: Any) -> Any:
+    if not hasattr(column, "to_numpy"):
+        return np.asarray(column)
+    try:
+        return column.to_numpy()
+    except Exception as error:  # of polars, whose errors have no class in common with others
+        if not type(error).__module__.startswith("polars"):
+            raise
+        raise InputError(
+            f"column {name!r} has type {column.dtype}, which numpy does not know; cast it to a "
+            "type of at most 64 bits, or to text"
+        ) from None
 
 
 def as_column(name: str, raw: np.ndarray) -> tuple[Column, np.ndarray]:

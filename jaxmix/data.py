@@ -7,14 +7,16 @@ found here and said in one line that names the column, the value and the remedy.
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from jaxmix import arguments
 from jaxmix.columns import Column, as_column, label, listed, names_of, raw_values, stray_texts
-from jaxmix.status import InputError
+from jaxmix.status import InputError, UnknownColumn
 
 CODINGS = ("auto", "linear", "onehot")
 WEIGHT_KINDS = ("sampling", "frequency")
@@ -136,11 +138,8 @@ class CausalData:
             "covariates": covariates, "weights": weights, "cluster": cluster,
         }  # fmt: skip
         coding = _coding(features)
-        if weights_kind not in WEIGHT_KINDS:
-            raise InputError(
-                f"weights_kind (--weights-kind) is {weights_kind!r}: use one of "
-                f"{listed(WEIGHT_KINDS)}"
-            )
+        arguments.choice("weights_kind (--weights-kind)", weights_kind, WEIGHT_KINDS)
+        arguments.arm("control (--control)", control)
         roles = _check_names(names_of(frame), _roles(named))
         columns, present = {}, {}
         for name in roles:
@@ -236,6 +235,12 @@ def read(path: str | pathlib.Path, **roles: Any) -> CausalData:
         import pyarrow.parquet
     except ModuleNotFoundError:
         raise InputError("reading files needs the extra 'io': pip install 'jaxmix[io]'") from None
+    if not isinstance(path, str | pathlib.PurePath) or not str(path) or "\0" in str(path):
+        raise InputError(
+            f"path is {arguments.told(path)}: give the name of a csv or parquet file; a table in "
+            "memory goes to CausalData.from_frame"
+        )
+    inspect.signature(CausalData.from_frame).bind(path, **roles)  # a TypeError before any work
     path = pathlib.Path(path)
     if path.is_dir():
         raise InputError(f"{str(path)!r} is a folder; give a csv or parquet file")
@@ -271,13 +276,10 @@ def _roles(named: Mapping[str, Any]) -> dict[str, str]:
     """Return the role of each named column; refuse columns that have two."""
     asked: list[tuple[str, str]] = []
     for role in ("treatment", "outcome", "weights", "cluster"):
-        if named.get(role) is not None:
-            asked.append((named[role], role))
+        if named.get(role) is not None or role in ("treatment", "outcome"):
+            asked.append((arguments.column(role, named.get(role)), role))
     for role in ("z", "x", "covariates"):
-        group = named.get(role)
-        if isinstance(group, str):
-            raise InputError(f"{role} is the text {group!r}: give a list of column names")
-        group = [] if group is None else list(group)
+        group = arguments.columns(role, named.get(role))
         if not group and role != "covariates":
             raise InputError(f"{role} names no column: the method needs at least one proxy there")
         asked += [(name, role) for name in group]
@@ -294,8 +296,8 @@ def _check_names(stored: Sequence[str], roles: Mapping[str, str]) -> Mapping[str
     """Return the roles where each of their columns stands in the table exactly once."""
     for name, role in roles.items():
         if name not in stored:
-            raise InputError(
-                f"column {name!r} ({role}) is not in the table; it has {listed(stored)}"
+            raise UnknownColumn(
+                f"column {name!r} ({role}) is not in the table; it has {listed(stored)}", stored
             )
         if (times := list(stored).count(name)) > 1:
             raise InputError(
@@ -306,13 +308,14 @@ def _check_names(stored: Sequence[str], roles: Mapping[str, str]) -> Mapping[str
 
 
 def _coding(features: str | Mapping[str, str]) -> dict[str, str]:
+    what = f"use one of {listed(CODINGS)}, or a dict of them by view"
+    arguments.instance("features", features, (str, Mapping), what)
     coding = {"z": features, "x": features} if isinstance(features, str) else dict(features)
     coding = {"z": "auto", "x": "auto"} | coding
     for view, kind in coding.items():
         if view not in ("z", "x"):
             raise InputError(f"features names the view {view!r}: the views are 'z' and 'x'")
-        if kind not in CODINGS:
-            raise InputError(f"features is {kind!r} for {view}: use one of {listed(CODINGS)}")
+        arguments.choice(f"features of {view}", kind, CODINGS)
     return coding
 
 

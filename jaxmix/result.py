@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from jaxmix import summary
+from jaxmix import arguments, summary
 from jaxmix.data import CausalData
 from jaxmix.estimates import Classes, Diagnostics, Estimate, PerClass
 from jaxmix.hierarchy import Verdict
@@ -110,14 +110,18 @@ class Result:
 
     def cdf(self, value: float) -> Estimate:
         """Return the share of people in classes whose average effect is at most `value`."""
+        value = arguments.number("value", value)
         law = self._fitted_law()
         ends = None if self.bands is None else self.bands.cdf(value)
         return Estimate(float(law.cdf(value)), None, ends)
 
     def quantile(self, level: float) -> Estimate:
         """Return the smallest class effect whose cumulative share reaches `level`, in (0, 1]."""
-        if not 0 < level <= 1:
-            raise InputError(f"level is {level!r}: give a number above 0 and at most 1")
+        found = arguments.as_number(level)
+        if found is None or not 0 < found <= 1:
+            shown = arguments.told(level)
+            raise InputError(f"level is {shown}: give a number above 0 and at most 1")
+        level = found
         law = self._fitted_law()
         ends = None if self.bands is None else self.bands.quantile(level)
         return Estimate(float(law.quantile(level)), None, ends)
@@ -151,6 +155,7 @@ class Result:
 
     def to_dict(self, command: str | None = None) -> dict[str, Any]:
         """Return everything as plain numbers, text and None."""
+        arguments.text("command", command)
         record: dict[str, Any] = {
             "schema": 1,
             "jaxmix": importlib.metadata.version("jaxmix"),
@@ -278,6 +283,9 @@ class Result:
         extra
             Further rows for comparison.
         """
+        what = "give a tuple of ForestRow (jaxmix.report.plots)"
+        for row in arguments.instance("extra", extra, (tuple, list), what):
+            arguments.instance("extra, one of its rows,", row, plots.ForestRow, what)
         rows = [
             plots.ForestRow(
                 "difference in means", self.naive.value, self.naive.interval, "contrast"

@@ -727,7 +727,7 @@ def test_help_lists_the_commands(arguments, capsys):
     assert cli.run(arguments) == 0
     out, err = capsys.readouterr()
     listed = re.findall(r"^  (\w+)  ", out.split("Commands:")[1], re.MULTILINE)
-    assert listed == ["fit", "identify", "simulate", "demo", "study"]
+    assert listed == ["fit", "identify", "simulate", "doctor", "demo", "study"]
     assert err == ""
 
 

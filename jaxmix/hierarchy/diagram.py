@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from jaxmix import arguments
 from jaxmix.hierarchy import reading
 from jaxmix.hierarchy.paths import networkx
 from jaxmix.status import InputError
@@ -90,11 +91,10 @@ def diagram(graph: Any, **roles: Any) -> Diagram:
     for role in ("z", "x", "covariates"):
         value = chosen[role]
         names = (value,) if isinstance(value, str) else value
-        if not isinstance(names, Iterable):
-            raise InputError(f"{role} is {value!r}; give a list of nodes")
+        if not isinstance(names, Iterable) or isinstance(names, bytes):
+            raise InputError(f"{role} is {arguments.told(value)}; give a list of nodes")
         chosen[role] = tuple(str(name) for name in names)
-    if not isinstance(chosen["separable"], bool):
-        raise InputError(f"separable is {chosen['separable']!r}; it has to be True or False")
+    chosen["separable"] = arguments.flag("separable", chosen["separable"])
     made = networkx().DiGraph()
     made.add_nodes_from(nodes)
     made.add_edges_from(edges)

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from jaxmix import arguments
 from jaxmix.estimators import factorization
 from jaxmix.inference.extremes import Problem, sweep
 from jaxmix.inference.sensitivity_result import Numbers, Sensitivity
@@ -167,15 +168,14 @@ def _checked(
     if reason:
         raise InputError(f"{reason}; give z and x one-hot views and the outcome few values")
     for name, value, choices in (("edge", edge, EDGES), ("better", better, ("higher", "lower"))):
-        if value not in choices:
-            raise InputError(f"{name} is {value!r}: use one of {', '.join(choices)}")
-    if k < 1:
-        raise InputError(f"k is {k}: use at least one class")
-    if num_starts < 2:
-        raise InputError(f"num_starts is {num_starts}: use at least 2")
-    if not 0 < confidence < 1:
-        raise InputError(f"confidence is {confidence}: use a number between 0 and 1")
-    grid = np.atleast_1d(np.asarray(strengths, float))
+        if not isinstance(value, str) or value not in choices:
+            told = arguments.told(value)
+            raise InputError(f"{name} is {told}: use one of {', '.join(choices)}")
+    arguments.whole("k", k, least=1, what="at least one class")
+    arguments.whole("num_starts", num_starts, least=2, what="at least 2")
+    arguments.fraction("confidence", confidence)
+    what = "use increasing numbers from 0 on"
+    grid = np.atleast_1d(arguments.numbers("strengths", strengths, what))
     increasing = grid.ndim == 1 and len(grid) > 0 and bool((np.diff(grid) > 0).all())
     if not (increasing and np.isfinite(grid).all() and grid[0] >= 0):
         raise InputError(f"strengths are {strengths}: use increasing numbers from 0 on")

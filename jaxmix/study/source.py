@@ -10,6 +10,7 @@ import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
+from jaxmix import arguments
 from jaxmix.status import InputError
 
 
@@ -40,6 +41,12 @@ class Source:
     @classmethod
     def read(cls, path: str | pathlib.Path, overrides: Sequence[str] = ()) -> Source:
         """Read a file and apply ``"key=value"`` overrides."""
+        if not isinstance(path, str | pathlib.PurePath) or "\0" in str(path):
+            raise InputError(f"path is {arguments.told(path)}: give the name of a TOML file")
+        listed = isinstance(overrides, Sequence) and not isinstance(overrides, str)
+        if not listed or not all(isinstance(override, str) for override in overrides):
+            told = arguments.told(overrides)
+            raise InputError(f"overrides is {told}: give a list of texts, as 'num_replicates=20'")
         try:
             text = pathlib.Path(path).read_text(encoding="utf-8")
         except OSError as error:
