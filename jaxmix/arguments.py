@@ -7,9 +7,12 @@ can be stored.
 
 from __future__ import annotations
 
+import datetime
+import enum
 import math
+import numbers
 import operator
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, KeysView, Sequence, ValuesView
 from typing import Any
 
 import jax
@@ -19,7 +22,10 @@ import numpy as np
 from jaxmix.status import InputError
 
 _PLAIN = (str, bytes, bool, int, float, complex, type(None), np.generic)
+_NAMES = (str, bytes, numbers.Number, np.generic, tuple, datetime.date, enum.Enum)
+_MOST = 2**31 - 1  # of anything that is counted: indices on devices have 32 bits
 _WIDE = 60
+_LONG = 300  # of a text, such as the name of a column
 
 
 def told(value: Any) -> str:
@@ -37,10 +43,10 @@ def told(value: Any) -> str:
     )
     text = " ".join(repr(value).split()) if plain else ""
     kind = value.__name__ if isinstance(value, type) else type(value).__name__
-    if text and len(text) <= _WIDE:
+    if text and len(text) <= (_LONG if isinstance(value, str | bytes) else _WIDE):
         return text
     if isinstance(value, str | bytes):
-        return text[:_WIDE] + "..."
+        return text[:_LONG] + "..."
     return f"the type {kind}" if isinstance(value, type) else f"a {kind}"
 
 
@@ -85,6 +91,8 @@ def whole(name: str, value: Any, *, least: int, what: str = "") -> int:
         raise InputError(
             f"{name} is {told(value)}: give {what or f'a whole number of at least {least}'}"
         )
+    if found > _MOST:
+        raise InputError(f"{name} is {told(value)}: that is too many; give at most {_MOST:,}")
     return found
 
 
@@ -112,7 +120,7 @@ def number(name: str, value: Any) -> float:
     return found
 
 
-def numbers(name: str, value: Any, remedy: str) -> np.ndarray:
+def array(name: str, value: Any, remedy: str) -> np.ndarray:
     """Return an array of numbers, or refuse it; texts that look like numbers are none."""
     try:
         found = np.asarray(value)
@@ -180,7 +188,7 @@ def text(name: str, value: Any) -> None:
 
 def column(role: str, value: Any) -> Any:
     """Return the name of one column, or refuse it: a list of one name is no name."""
-    if value is None or not isinstance(value, Hashable) or not _hashes(value):
+    if not isinstance(value, _NAMES) or not _hashes(value):
         raise InputError(f"{role} is {told(value)}: give the name of one column")
     return value
 
@@ -189,12 +197,14 @@ def columns(role: str, value: Any) -> list[Any]:
     """Return a list of names of columns, or refuse it; None is no name."""
     if isinstance(value, str | bytes):
         raise InputError(f"{role} is the text {told(value)}: give a list of column names")
-    # Neither has an order that the user knows of; a table's columns are no list of names.
-    unordered = isinstance(value, Set | Mapping)
-    table = hasattr(value, "columns") or getattr(value, "ndim", 1) != 1
     if value is None:
         return []
-    if unordered or table or not isinstance(value, Iterable):
+    # Not a set or a dict, whose order is not what the user wrote, and not a table.
+    kind = type(value)
+    listed = isinstance(value, Sequence | Iterator | KeysView | ValuesView | np.ndarray)
+    if hasattr(kind, "to_numpy") and hasattr(kind, "__iter__"):  # an index, a series
+        listed |= not hasattr(kind, "columns")
+    if not listed or getattr(value, "ndim", 1) != 1:
         raise InputError(f"{role} is {told(value)}: give a list of column names")
     return [column(f"{role}, one of its names,", name) for name in value]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import os
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -236,16 +237,14 @@ def read(path: str | pathlib.Path, **roles: Any) -> CausalData:
     except ModuleNotFoundError:
         raise InputError("reading files needs the extra 'io': pip install 'jaxmix[io]'") from None
     if not isinstance(path, str | pathlib.PurePath) or not str(path) or "\0" in str(path):
-        raise InputError(
-            f"path is {arguments.told(path)}: give the name of a csv or parquet file; a table in "
-            "memory goes to CausalData.from_frame"
-        )
+        told = arguments.told(path)
+        raise InputError(f"path is {told}: give a file's name; tables go to CausalData.from_frame")
     inspect.signature(CausalData.from_frame).bind(path, **roles)  # a TypeError before any work
     path = pathlib.Path(path)
-    if path.is_dir():
+    if os.path.isdir(path):
         raise InputError(f"{str(path)!r} is a folder; give a csv or parquet file")
-    if not path.is_file():
-        raise InputError(f"there is no file {str(path)!r}; check the path")
+    if not os.path.isfile(path):
+        raise InputError(f"there is no file {arguments.told(str(path))}; check the path")
     if path.stat().st_size == 0:
         raise InputError(f"the file {str(path)!r} is empty")
     is_parquet = path.suffix in (".parquet", ".pq")
@@ -297,7 +296,9 @@ def _check_names(stored: Sequence[str], roles: Mapping[str, str]) -> Mapping[str
     for name, role in roles.items():
         if name not in stored:
             raise UnknownColumn(
-                f"column {name!r} ({role}) is not in the table; it has {listed(stored)}", stored
+                f"column {arguments.told(name)} ({role}) is not in the table; it has "
+                f"{listed(stored)}",
+                stored,
             )
         if (times := list(stored).count(name)) > 1:
             raise InputError(
@@ -385,7 +386,8 @@ def _arms(column: Column, control: Any) -> tuple[tuple[str, ...], np.ndarray]:
     wanted = control if isinstance(control, str) else label(control)
     if wanted not in labels:
         raise InputError(
-            f"control {wanted!r} is not an arm of treatment {column.name!r}: {listed(labels)}"
+            f"control {arguments.told(wanted)} is not an arm of treatment {column.name!r}: "
+            f"{listed(labels)}"
         )
     first = labels.index(wanted)
     order = [first] + [i for i in range(len(labels)) if i != first]

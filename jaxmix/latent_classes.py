@@ -318,7 +318,8 @@ def _names(frame: Any, columns: Sequence[str] | None, weights: Any) -> list[str]
 
 def _check_stored(name: str, stored: Sequence[str]) -> None:
     if name not in stored:
-        raise InputError(f"column {name!r} is not in the table; it has {listed(stored)}")
+        told = arguments.told(name)
+        raise InputError(f"column {told} is not in the table; it has {listed(stored)}")
 
 
 def _codes(
@@ -373,7 +374,11 @@ def _counts(frame: Any, weights: Any, num_rows: int) -> np.ndarray:
     """Return how many identical rows each row stands for."""
     if weights is None:
         return np.ones(num_rows)
-    raw = raw_values(frame, weights) if isinstance(weights, str) else np.asarray(weights)
+    try:
+        raw = raw_values(frame, weights) if isinstance(weights, str) else np.asarray(weights)
+    except ValueError:
+        told = arguments.told(weights)
+        raise InputError(f"weights is {told}: give a column's name, or a number per row") from None
     told = f"weights {weights!r}" if isinstance(weights, str) else "weights"
     if raw.shape != (num_rows,):
         raise InputError(f"{told}: {raw.shape} numbers for {num_rows} rows; give one per row")

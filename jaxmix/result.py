@@ -216,12 +216,12 @@ class Result:
             Where the fit was not a factorization of one-hot views, and for values that do not
             occur in the data of the fit.
         """
-        return self._fitted_classes().posterior(data)
+        return self._fitted_classes().posterior(_table(data))
 
     def expected_effects(self, data: CausalData) -> np.ndarray:
         """Return ``E[delta_U | row]`` of each row, the class effects weighted by `posterior`."""
         classes = self._fitted_classes()
-        return classes.posterior(data) @ np.asarray(classes.mixture.effects())
+        return classes.posterior(_table(data)) @ np.asarray(classes.mixture.effects())
 
     def _fitted_classes(self) -> Classes:
         classes = self.classes
@@ -308,6 +308,12 @@ class Result:
             note += " Class effects are conditional on X not affecting Y."
         title = f"Effect of {self.treatment} ({self.arm} against {self.control})"
         return plots.effects(rows, unit=self.outcome, title=title, law=law, note=note)
+
+
+def _table(data: Any) -> CausalData:
+    what = "give a table with roles (CausalData.from_frame, or read)"
+    table: CausalData = arguments.instance("data", data, CausalData, what)
+    return table
 
 
 def _estimate_dict(estimate: Estimate) -> dict[str, Any]:

@@ -87,13 +87,15 @@ def diagram(graph: Any, **roles: Any) -> Diagram:
             raise InputError(f"two nodes of the graph are both written {twice!r}; rename one")
     chosen = _DEFAULTS | named
     for role in ("latent", "treatment", "outcome"):
-        chosen[role] = str(chosen[role])
+        chosen[role] = _node(role, chosen[role])
     for role in ("z", "x", "covariates"):
         value = chosen[role]
         names = (value,) if isinstance(value, str) else value
-        if not isinstance(names, Iterable) or isinstance(names, bytes):
-            raise InputError(f"{role} is {arguments.told(value)}; give a list of nodes")
-        chosen[role] = tuple(str(name) for name in names)
+        try:
+            listed = arguments.columns(role, names)
+        except InputError:
+            raise InputError(f"{role} is {arguments.told(value)}; give a list of nodes") from None
+        chosen[role] = tuple(_node(role, name) for name in listed)
     chosen["separable"] = arguments.flag("separable", chosen["separable"])
     made = networkx().DiGraph()
     made.add_nodes_from(nodes)
@@ -104,6 +106,14 @@ def diagram(graph: Any, **roles: Any) -> Diagram:
     return found
 
 
+def _node(role: str, name: Any) -> str:
+    """Return the name of a node as text; whatever else is no name is refused."""
+    try:
+        return str(arguments.column(role, name))
+    except InputError:
+        raise InputError(f"{role} is {arguments.told(name)}; give the name of a node") from None
+
+
 def _edges(graph: Any) -> list[tuple[str, str]]:
     """Return the edges of a networkx graph or of a list of pairs, names as text."""
     if hasattr(graph, "is_directed"):
@@ -112,7 +122,7 @@ def _edges(graph: Any) -> list[tuple[str, str]]:
                 "the graph is undirected; give a networkx DiGraph, with arrows from cause to effect"
             )
         return [(str(source), str(target)) for source, target in graph.edges()]
-    if not isinstance(graph, Iterable):
+    if not isinstance(graph, Iterable) or getattr(graph, "ndim", 1) == 0:
         raise InputError(
             f"the graph is of type {type(graph).__name__}; give a networkx DiGraph, a list of "
             "(from, to) pairs, or the path of a .toml or .dot file"
@@ -120,7 +130,8 @@ def _edges(graph: Any) -> list[tuple[str, str]]:
     edges = []
     for number, edge in enumerate(graph, 1):
         if isinstance(edge, str) or not isinstance(edge, Sequence) or len(edge) != 2:
-            raise InputError(f"edge {number} is {edge!r}; each has to be a pair (from, to)")
+            told = arguments.told(edge)
+            raise InputError(f"edge {number} is {told}; each has to be a pair (from, to)")
         edges.append((str(edge[0]), str(edge[1])))
     return edges
 
@@ -169,4 +180,4 @@ def _unknown(role: str, name: str, graph: Any, named: bool) -> str:
         )
     close = difflib.get_close_matches(name, known, 1)
     hint = f"did you mean {close[0]!r}?" if close else f"its nodes are {', '.join(known) or 'none'}"
-    return f"{role} is {name!r}, and the graph has no such node; {hint}"
+    return f"{role} is {arguments.told(name)}, and the graph has no such node; {hint}"

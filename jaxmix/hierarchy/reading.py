@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from jaxmix import arguments
 from jaxmix.status import InputError
 
 Edges = list[tuple[str, str]]
@@ -28,12 +29,13 @@ _EXAMPLES = {
 
 def read(path: str | os.PathLike[str]) -> tuple[Edges, list[str], dict[str, Any]]:
     """Return edges, nodes and roles of a file; a DOT file has no roles."""
+    if isinstance(path, str) and "\0" in path:
+        raise InputError(f"the graph {path!r} is no path; give the name of a file")
     path = pathlib.Path(path)
     kind = path.suffix.lower()
     if kind not in (".toml", ".dot", ".gv"):
-        raise InputError(
-            f"the graph {str(path)!r} has to be a file that ends in .toml, .dot or .gv"
-        )
+        told = arguments.told(str(path))
+        raise InputError(f"the graph {told} has to be a file that ends in .toml, .dot or .gv")
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:

@@ -150,7 +150,8 @@ def _check_arguments(
 def _checked_counts(data: Any) -> Any:
     what = "give a CausalData, its views, or counts by treatment, z, x and outcome"
     if not isinstance(data, jax.Array):
-        arguments.numbers("data", data, what)
+        numbers = arguments.array("data", data, what)
+        data = data if isinstance(data, np.ndarray) and data.dtype.kind in "biuf" else numbers
     cells = jnp.asarray(data)
     if cells.ndim != 4:
         raise InputError(f"data, a table of counts, has {cells.ndim} directions, not 4: {what}")

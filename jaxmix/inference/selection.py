@@ -165,7 +165,7 @@ def _source(data: Any) -> _Source:
 def _checked(counts: Any) -> np.ndarray:
     """Return a table of counts as floating-point numbers, or say what is wrong with it."""
     what = "give a CausalData, its views, or counts by treatment, z, x and outcome"
-    cells = arguments.numbers("data", counts, what)
+    cells = arguments.array("data", counts, what)
     if cells.ndim != 4:
         raise InputError(f"the table of counts has {cells.ndim} directions, not 4: {what}")
     wrong = cells[~(np.isfinite(cells) & (cells >= 0) & (cells == np.round(cells)))]

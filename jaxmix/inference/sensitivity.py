@@ -175,7 +175,7 @@ def _checked(
     arguments.whole("num_starts", num_starts, least=2, what="at least 2")
     arguments.fraction("confidence", confidence)
     what = "use increasing numbers from 0 on"
-    grid = np.atleast_1d(arguments.numbers("strengths", strengths, what))
+    grid = np.atleast_1d(arguments.array("strengths", strengths, what))
     increasing = grid.ndim == 1 and len(grid) > 0 and bool((np.diff(grid) > 0).all())
     if not (increasing and np.isfinite(grid).all() and grid[0] >= 0):
         raise InputError(f"strengths are {strengths}: use increasing numbers from 0 on")

@@ -144,7 +144,7 @@ def _sizes(source: Views | Moments) -> tuple[int, ...]:
 
 
 def _checked_counts(counts: Any) -> Array:
-    counts = arguments.numbers(
+    counts = arguments.array(
         "data", counts, "give a table with roles, features, moments, or counts by (T, Z, X, Y)"
     )
     if counts.ndim != 4:

@@ -14,6 +14,7 @@ from jaxmix.status import InputError
 
 Paths = Mapping[str, str | os.PathLike[str] | None]
 
+_LONGEST = 255  # bytes of a file's name, on all usual systems
 _written = 0
 
 
@@ -48,8 +49,13 @@ def num_written() -> int:
 
 
 def check_folder(path: pathlib.Path) -> None:
-    """Refuse an output path whose folder does not exist."""
-    if not path.parent.is_dir():
+    """Refuse an output path whose folder does not exist, and a name that is too long for any."""
+    if len(os.fsencode(path.name)) > _LONGEST:
+        raise InputError(
+            f"the output {path.name[:_LONGEST]!r}... has a name of {len(path.name)} letters; "
+            f"name a file with at most {_LONGEST}"
+        )
+    if not os.path.isdir(path.parent):
         raise InputError(
             f"the folder {str(path.parent)!r} of the output {path.name!r} does not exist; create it"
         )
@@ -75,7 +81,7 @@ def check_outputs(outputs: Paths, inputs: Paths) -> None:
     wanted = {name: _path(path) for name, path in outputs.items() if path is not None}
     for path in wanted.values():
         check_folder(path)
-        if path.is_dir():
+        if os.path.isdir(path):
             raise InputError(f"the output {str(path)!r} is a folder; name a file")
     plain = {name: path for name, path in wanted.items() if not _is_stream(path)}
     taken = [(name, path) for name, path in inputs.items() if path is not None]

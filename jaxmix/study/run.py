@@ -72,7 +72,7 @@ def run(
     [0.8]
     """
     arguments.instance("config", config, Config, "give what study.load returns")
-    if not isinstance(folder, str | pathlib.PurePath) or not str(folder):
+    if not isinstance(folder, str | pathlib.PurePath) or not str(folder) or "\0" in str(folder):
         raise InputError(f"folder is {arguments.told(folder)}: give the name of a folder")
     if chunk_size is not None:
         chunk_size = arguments.whole("chunk_size (--chunk-size)", chunk_size, least=1)

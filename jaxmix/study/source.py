@@ -50,7 +50,8 @@ class Source:
         try:
             text = pathlib.Path(path).read_text(encoding="utf-8")
         except OSError as error:
-            raise InputError(f"{str(path)!r} cannot be read ({error.strerror})") from None
+            told = arguments.told(str(path))
+            raise InputError(f"{told} cannot be read ({error.strerror})") from None
         except UnicodeDecodeError:
             raise InputError(f"{str(path)!r} is not a text file in UTF-8") from None
         try:
