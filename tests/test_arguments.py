@@ -124,7 +124,7 @@ BOOTSTRAP = {
 IDENTIFY = {
     "graph": set(), "treatment": {"None"}, "outcome": {"None"}, "latent": {"None"},
     "z": {"None"}, "x": {"None"}, "separable": {"None", *TRUTHS},
-    "covariates": NO_NAMES | {"frame", "graph"},
+    "covariates": NO_NAMES,
 }  # fmt: skip
 
 
@@ -256,9 +256,7 @@ METHODS = {
 }
 
 
-@pytest.mark.parametrize(
-    ("result", "method", "given"), METHODS, ids=lambda part: part if isinstance(part, str) else None
-)
+@pytest.mark.parametrize(("result", "method", "given"), METHODS)
 def test_methods_of_results(result, method, given, results, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     call = getattr(results[result], method)
