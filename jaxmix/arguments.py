@@ -128,7 +128,7 @@ def array(name: str, value: Any, remedy: str) -> np.ndarray:
             found = np.asarray([float(item) for item in found.ravel()]).reshape(found.shape)
     except (TypeError, ValueError):
         found = np.asarray("")
-    if found.dtype.kind not in "biuf":
+    if found.dtype.kind not in "biuf" or (found.dtype.kind == "b" and not found.ndim):
         raise InputError(f"{name} is a {type(value).__name__}: {remedy}")
     return found.astype(np.float64)
 

@@ -156,6 +156,23 @@ def test_no_bad_build_is_allowed():
         assert "0.10.1" in found[name]
 
 
+def test_the_floor_that_is_tested_is_the_floor():
+    """What tox installs for the oldest versions are the lower bounds, each of them."""
+    lines = (ROOT / "tox.ini").read_text().split("[testenv:floor]")[1].split("[testenv:newest]")[0]
+    tested = dict(re.findall(r"^ +([\w-]+)==(\S+)$", lines, re.MULTILINE))
+    bounds = {
+        one.name: spec.version
+        for one in requirements()
+        for spec in one.specifier
+        if spec.operator == ">="
+    }
+    for name in ("tensorly", "stepmix", "ruff", "mypy", "setuptools"):  # of no test
+        del bounds[name]
+    assert set(tested) == set(bounds)
+    for name, bound in bounds.items():
+        assert tested[name].startswith(bound), name
+
+
 def test_the_lock_holds_what_the_project_asks_for():
     lines = (ROOT / "requirements.lock").read_text().splitlines()
     pinned = dict(line.split(" ")[0].split("==") for line in lines if "==" in line)

@@ -138,6 +138,7 @@ def bounds(
     >>> [[round(float(end), 2) for end in effect] for effect in found.effects[:, 0]]
     [[-0.8, -0.8], [-0.83, -0.56]]
     """
+    arguments.key(key)
     with jax.enable_x64(True):
         moments = _moments(counts_or_moments, outcome_values)
         grid = _checked(moments, k, strengths, edge, confidence, better, num_starts)
@@ -151,8 +152,14 @@ def _moments(counts_or_moments: Any, outcome_values: Any) -> Moments:
         if outcome_values is not None:
             raise InputError("outcome_values go with counts: moments carry their own; leave it out")
         return jax.tree.map(lambda part: jnp.asarray(part, float), counts_or_moments)
+    if outcome_values is not None:
+        outcome_values = arguments.array("outcome_values", outcome_values, "give numbers")
     values = None if outcome_values is None else jnp.asarray(outcome_values, float)
-    return from_counts(jnp.asarray(counts_or_moments, float), values)
+    what = "give moments of a table, or counts by treatment, z, x and outcome"
+    counts = arguments.array("counts_or_moments", counts_or_moments, what)
+    if counts.ndim != 4:
+        raise InputError(f"counts_or_moments has {counts.ndim} directions, not 4: {what}")
+    return from_counts(jnp.asarray(counts, float), values)
 
 
 def _checked(
@@ -178,7 +185,9 @@ def _checked(
     grid = np.atleast_1d(arguments.array("strengths", strengths, what))
     increasing = grid.ndim == 1 and len(grid) > 0 and bool((np.diff(grid) > 0).all())
     if not (increasing and np.isfinite(grid).all() and grid[0] >= 0):
-        raise InputError(f"strengths are {strengths}: use increasing numbers from 0 on")
+        raise InputError(
+            f"strengths are {arguments.told(strengths)}: use increasing numbers from 0 on"
+        )
     if not np.isfinite(np.asarray(moments.tensor)).all():
         raise InputError("the table has cells that are no numbers; give counts or probabilities")
     if float(jnp.ptp(moments.value_y)) == 0:
