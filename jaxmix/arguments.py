@@ -12,7 +12,7 @@ import enum
 import math
 import numbers
 import operator
-from collections.abc import Callable, Iterator, KeysView, Sequence, ValuesView
+from collections.abc import Callable, Iterator, KeysView, Mapping, Sequence, ValuesView
 from typing import Any
 
 import jax
@@ -199,9 +199,9 @@ def columns(role: str, value: Any) -> list[Any]:
         raise InputError(f"{role} is the text {told(value)}: give a list of column names")
     if value is None:
         return []
-    # Not a set or a dict, whose order is not what the user wrote, and not a table.
+    # Not a set, whose order is not what the user wrote, and not a table.
     kind = type(value)
-    listed = isinstance(value, Sequence | Iterator | KeysView | ValuesView | np.ndarray)
+    listed = isinstance(value, Sequence | Mapping | Iterator | KeysView | ValuesView | np.ndarray)
     if hasattr(kind, "to_numpy") and hasattr(kind, "__iter__"):  # an index, a series
         listed |= not hasattr(kind, "columns")
     if not listed or getattr(value, "ndim", 1) != 1:

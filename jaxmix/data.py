@@ -237,8 +237,7 @@ def read(path: str | pathlib.Path, **roles: Any) -> CausalData:
     except ModuleNotFoundError:
         raise InputError("reading files needs the extra 'io': pip install 'jaxmix[io]'") from None
     if not isinstance(path, str | pathlib.PurePath) or not str(path) or "\0" in str(path):
-        told = arguments.told(path)
-        raise InputError(f"path is {told}: give a file's name; tables go to CausalData.from_frame")
+        raise InputError(f"path is {arguments.told(path)}: give the name of a csv or parquet file")
     inspect.signature(CausalData.from_frame).bind(path, **roles)  # a TypeError before any work
     path = pathlib.Path(path)
     if os.path.isdir(path):
@@ -309,14 +308,15 @@ def _check_names(stored: Sequence[str], roles: Mapping[str, str]) -> Mapping[str
 
 
 def _coding(features: str | Mapping[str, str]) -> dict[str, str]:
-    what = f"use one of {listed(CODINGS)}, or a dict of them by view"
-    arguments.instance("features", features, (str, Mapping), what)
+    arguments.instance("features", features, (str, Mapping), f"use {listed(CODINGS)}, or a dict")
     coding = {"z": features, "x": features} if isinstance(features, str) else dict(features)
     coding = {"z": "auto", "x": "auto"} | coding
     for view, kind in coding.items():
         if view not in ("z", "x"):
             raise InputError(f"features names the view {view!r}: the views are 'z' and 'x'")
-        arguments.choice(f"features of {view}", kind, CODINGS)
+        if not isinstance(kind, str) or kind not in CODINGS:
+            told = arguments.told(kind)
+            raise InputError(f"features is {told} for {view}: use one of {listed(CODINGS)}")
     return coding
 
 

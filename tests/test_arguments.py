@@ -103,8 +103,8 @@ FIT = {
     "progress": {"None", "type"},
 }  # fmt: skip
 CLASSES = {
-    "frame": set(), "num_classes": {"one"} | THREES, "columns": {"None", "list", "tuple", "texts"},
-    "weights": {"None"},
+    "frame": set(), "num_classes": {"one"} | THREES, "weights": {"None"},
+    "columns": {"None", "list", "tuple", "texts", "dict"},
     "seed": WHOLE, "num_starts": {"None", "one"} | THREES,
 }  # fmt: skip
 NUM_CLASSES = {
