@@ -84,12 +84,12 @@ def as_number(value: Any) -> float | None:
         return None
 
 
-def whole(name: str, value: Any, *, least: int, what: str = "") -> int:
+def whole(name: str, value: Any, *, least: int, remedy: str = "") -> int:
     """Return a whole number that is large enough, or refuse it."""
     found = as_whole(value)
     if found is None or found < least:
         raise InputError(
-            f"{name} is {told(value)}: give {what or f'a whole number of at least {least}'}"
+            f"{name} is {told(value)}: {remedy or f'give a whole number of at least {least}'}"
         )
     if found > _MOST:
         raise InputError(f"{name} is {told(value)}: that is too many; give at most {_MOST:,}")
@@ -104,11 +104,11 @@ def seed(value: Any) -> int:
     return found
 
 
-def fraction(name: str, value: Any) -> float:
+def fraction(name: str, value: Any, remedy: str = "give a number between 0 and 1") -> float:
     """Return a number between 0 and 1, neither of them, or refuse it."""
     found = as_number(value)
     if found is None or not 0 < found < 1:
-        raise InputError(f"{name} is {told(value)}: give a number between 0 and 1")
+        raise InputError(f"{name} is {told(value)}: {remedy}")
     return found
 
 
@@ -140,8 +140,9 @@ def flag(name: str, value: Any) -> bool:
     return bool(value)
 
 
-def choice(name: str, value: Any, choices: Sequence[Any]) -> Any:
+def choice(name: str, value: Any, choices: Sequence[Any], remedy: str = "") -> Any:
     """Return the choice that a value is, or refuse it; 1 is not True, and 3.0 is not 3."""
+    remedy = remedy or f"use one of {', '.join(map(repr, choices))}"
     for one in choices:
         if isinstance(one, bool):
             same = isinstance(value, bool | np.bool_) and bool(value) is one
@@ -153,7 +154,7 @@ def choice(name: str, value: Any, choices: Sequence[Any]) -> Any:
             same = isinstance(value, str) and value == one
         if same:
             return one
-    raise InputError(f"{name} is {told(value)}: use one of {', '.join(map(repr, choices))}")
+    raise InputError(f"{name} is {told(value)}: {remedy}")
 
 
 def instance(name: str, value: Any, kinds: type | tuple[type, ...], remedy: str) -> Any:

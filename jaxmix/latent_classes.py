@@ -228,10 +228,10 @@ def latent_classes(
     >>> result.status.name, [round(float(share), 1) for share in result.shares]
     ('SUCCESS', [0.7, 0.3])
     """
-    what = "a whole number, 1 or more"
-    num_classes = arguments.whole("num_classes", num_classes, least=1, what=what)
+    remedy = "give a whole number, 1 or more"
+    num_classes = arguments.whole("num_classes", num_classes, least=1, remedy=remedy)
     num_starts = _NUM_STARTS if num_starts is None else num_starts
-    num_starts = arguments.whole("num_starts", num_starts, least=1, what=what)
+    num_starts = arguments.whole("num_starts", num_starts, least=1, remedy=remedy)
     seed = arguments.seed(seed)
     names = _names(frame, columns, weights)
     codes, levels = _codes(frame, names, None)

@@ -127,16 +127,18 @@ def check_arguments(
     )
     arguments.callback("progress", progress)
     if num_classes is not None and not (isinstance(num_classes, str) and num_classes == AUTO):
-        what = "a whole number of at least 1, or 'auto'"
-        num_classes = arguments.whole("num_classes (--classes)", num_classes, least=1, what=what)
-    what = f"0 (influence functions) or at least {_MIN_RESAMPLES}"
+        remedy = "give a whole number of at least 1, or 'auto'"
+        num_classes = arguments.whole(
+            "num_classes (--classes)", num_classes, least=1, remedy=remedy
+        )
+    remedy = f"give 0 (influence functions) or at least {_MIN_RESAMPLES}"
     name = "num_resamples (--resamples)"
-    if (found := arguments.whole(name, num_resamples, least=0, what=what)) != 0:
-        arguments.whole(name, found, least=_MIN_RESAMPLES, what=what)
+    if (found := arguments.whole(name, num_resamples, least=0, remedy=remedy)) != 0:
+        arguments.whole(name, found, least=_MIN_RESAMPLES, remedy=remedy)
     return (
         num_classes,
         found,
-        arguments.fraction("confidence (--confidence)", confidence),
+        arguments.fraction("confidence", confidence),
         arguments.seed(seed),
     )
 

@@ -793,6 +793,8 @@ def process(*arguments, cwd):
     return subprocess.run(
         [sys.executable, "-m", "jaxmix", *arguments],
         cwd=cwd, capture_output=True, text=True, timeout=120, check=False,
+        # Where XLA has something to say of each program that it loads, on some processors.
+        env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"},
     )  # fmt: skip
 
 

@@ -98,7 +98,7 @@ def bootstrap(
     """
     _check_arguments(statistic, key, num_resamples, errors, chunk_size, progress)
     if kind is not None:
-        arguments.choice("kind", kind, KINDS)
+        arguments.choice("kind", kind, KINDS, f"use one of {', '.join(KINDS)}")
     if isinstance(data, CausalData):
         data = encode(data, reduce=True)
     if isinstance(data, Views):

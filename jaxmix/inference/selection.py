@@ -180,12 +180,12 @@ def _checked(counts: Any) -> np.ndarray:
 def _check_options(
     level: Any, max_classes: Any, seed: Any, num_resamples: Any, size: Any
 ) -> tuple[int, int | None, int, int, float]:
-    level = arguments.choice("level", level, (2, 3, 4))
+    level = arguments.choice("level", level, (2, 3, 4), "use 2, 3 or 4")
     if max_classes is not None:
-        what = "a whole number from 1, or None"
-        max_classes = arguments.whole("max_classes", max_classes, least=1, what=what)
-    what = "a whole number from 0"
-    num_resamples = arguments.whole("num_resamples", num_resamples, least=0, what=what)
+        remedy = "give a whole number from 1, or None"
+        max_classes = arguments.whole("max_classes", max_classes, least=1, remedy=remedy)
+    remedy = "give a whole number from 0"
+    num_resamples = arguments.whole("num_resamples", num_resamples, least=0, remedy=remedy)
     seed, size = arguments.seed(seed), arguments.fraction("size", size)
     if num_resamples and 1 / (num_resamples + 1) > size:
         raise InputError(

@@ -178,9 +178,9 @@ def _checked(
         if not isinstance(value, str) or value not in choices:
             told = arguments.told(value)
             raise InputError(f"{name} is {told}: use one of {', '.join(choices)}")
-    arguments.whole("k", k, least=1, what="at least one class")
-    arguments.whole("num_starts", num_starts, least=2, what="at least 2")
-    arguments.fraction("confidence", confidence)
+    arguments.whole("k", k, least=1, remedy="use at least one class")
+    arguments.whole("num_starts", num_starts, least=2, remedy="use at least 2")
+    arguments.fraction("confidence", confidence, "use a number between 0 and 1")
     what = "use increasing numbers from 0 on"
     grid = np.atleast_1d(arguments.array("strengths", strengths, what))
     increasing = grid.ndim == 1 and len(grid) > 0 and bool((np.diff(grid) > 0).all())

@@ -234,7 +234,8 @@ def range_test(data: Data, num_classes: int = 2, *, method: str = "spectral") ->
     >>> found.applies, found.num_checks, found.rejects()
     (True, 8, False)
     """
-    arguments.choice("method", method, range_checks.METHODS)
+    choices = " or ".join(repr(name) for name in range_checks.METHODS)
+    arguments.choice("method", method, range_checks.METHODS, f"use {choices}")
     with jax.enable_x64(True):
         subject = subject_of(data, num_classes, 3, None)
         source = subject.source

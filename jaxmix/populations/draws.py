@@ -76,7 +76,7 @@ def random_discrete(
     if not isinstance(family, str) or family not in FAMILIES:
         raise InputError(f"family is {arguments.told(family)}: use {' or '.join(FAMILIES)}")
     arguments.key(key)
-    arguments.whole("num_arms", a, least=2, what="at least 2")
+    arguments.whole("num_arms", a, least=2, remedy="use at least 2")
     for name, size in (("num_classes", k), ("d_z", d_z), ("d_x", d_x)):
         arguments.whole(name, size, least=1)
     if k > 1:

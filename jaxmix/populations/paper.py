@@ -117,7 +117,7 @@ def paper_appendix(
     [0.0, 0.5]
     """
     for name, number in (("num_z", num_z), ("num_x", num_x)):
-        arguments.whole(name, number, least=1, what="at least 1")
+        arguments.whole(name, number, least=1, remedy="use at least 1")
     count = num_z + num_x
     u = jnp.arange(2.0)
     success = jnp.stack(
