@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxmix import arguments
 from jaxmix.columns import Reading, label, listed, notes_of
 from jaxmix.reading import as_column, levels_of
 from jaxmix.status import InputError
@@ -55,7 +56,13 @@ def counts_of(frame: Any, weights: Any, num_rows: int) -> np.ndarray:
     if isinstance(weights, str):
         cells = cells_of(frame, weights)
     else:
-        raw = np.asarray(weights)
+        try:
+            raw = np.asarray(weights)
+        except ValueError:
+            given = arguments.told(weights)
+            raise InputError(
+                f"weights is {given}: give a column's name, or a number per row"
+            ) from None
         if raw.shape != (num_rows,):
             raise InputError(f"{told}: {raw.shape} numbers for {num_rows} rows; give one per row")
         cells = cells_from("weights", raw)
@@ -75,7 +82,8 @@ def counts_of(frame: Any, weights: Any, num_rows: int) -> np.ndarray:
 def check_stored(name: str, stored: Sequence[str]) -> None:
     """Refuse a column that is not in the table."""
     if name not in stored:
-        raise InputError(f"column {name!r} is not in the table; it has {listed(stored)}")
+        told = arguments.told(name)
+        raise InputError(f"column {told} is not in the table; it has {listed(stored)}")
 
 
 def _stored(frame: Any, name: str) -> Cells:

@@ -7,12 +7,14 @@ found here and said in one line that names the column, the value and the remedy.
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from jaxmix import arguments
 from jaxmix.columns import (
     Column,
     check_not_empty,
@@ -23,7 +25,7 @@ from jaxmix.columns import (
     stray_texts,
 )
 from jaxmix.reading import as_column
-from jaxmix.status import InputError
+from jaxmix.status import InputError, UnknownColumn
 from jaxmix.tables.cells import cells_of, names_of
 from jaxmix.tables.files import read_columns
 from jaxmix.tables.texts import AUTO, marks_of, number_of
@@ -158,11 +160,8 @@ class CausalData:
             "covariates": covariates, "weights": weights, "cluster": cluster,
         }  # fmt: skip
         coding = _coding(features)
-        if weights_kind not in WEIGHT_KINDS:
-            raise InputError(
-                f"weights_kind (--weights-kind) is {weights_kind!r}: use one of "
-                f"{listed(WEIGHT_KINDS)}"
-            )
+        arguments.choice("weights_kind (--weights-kind)", weights_kind, WEIGHT_KINDS)
+        arguments.arm("control (--control)", control)
         roles = _check_names(names_of(frame), _roles(named))
         marks = marks_of(missing_marks)
         readings = {
@@ -266,6 +265,9 @@ def read(path: str | pathlib.Path, *, encoding: str | None = None, **roles: Any)
     InputError
         For a file that cannot be read as a table, and as `CausalData.from_frame`.
     """
+    if not isinstance(path, str | pathlib.PurePath) or not str(path) or "\0" in str(path):
+        raise InputError(f"path is {arguments.told(path)}: give the name of a csv or parquet file")
+    inspect.signature(CausalData.from_frame).bind(path, **roles)  # a TypeError before any work
     named = _roles(roles)
     columns = read_columns(path, lambda stored: list(_check_names(stored, named)), encoding)
     return CausalData.from_frame(columns, **roles)
@@ -275,13 +277,10 @@ def _roles(named: Mapping[str, Any]) -> dict[str, str]:
     """Return the role of each named column; refuse columns that have two."""
     asked: list[tuple[str, str]] = []
     for role in ("treatment", "outcome", "weights", "cluster"):
-        if named.get(role) is not None:
-            asked.append((named[role], role))
+        if named.get(role) is not None or role in ("treatment", "outcome"):
+            asked.append((arguments.column(role, named.get(role)), role))
     for role in ("z", "x", "covariates"):
-        group = named.get(role)
-        if isinstance(group, str):
-            raise InputError(f"{role} is the text {group!r}: give a list of column names")
-        group = [] if group is None else list(group)
+        group = arguments.columns(role, named.get(role))
         if not group and role != "covariates":
             raise InputError(f"{role} names no column: the method needs at least one proxy there")
         asked += [(name, role) for name in group]
@@ -298,8 +297,10 @@ def _check_names(stored: Sequence[str], roles: Mapping[str, str]) -> Mapping[str
     """Return the roles where each of their columns stands in the table exactly once."""
     for name, role in roles.items():
         if name not in stored:
-            raise InputError(
-                f"column {name!r} ({role}) is not in the table; it has {listed(stored)}"
+            raise UnknownColumn(
+                f"column {arguments.told(name)} ({role}) is not in the table; it has "
+                f"{listed(stored)}",
+                stored,
             )
         if (times := list(stored).count(name)) > 1:
             raise InputError(
@@ -310,13 +311,15 @@ def _check_names(stored: Sequence[str], roles: Mapping[str, str]) -> Mapping[str
 
 
 def _coding(features: str | Mapping[str, str]) -> dict[str, str]:
+    arguments.instance("features", features, (str, Mapping), f"use {listed(CODINGS)}, or a dict")
     coding = {"z": features, "x": features} if isinstance(features, str) else dict(features)
     coding = {"z": "auto", "x": "auto"} | coding
     for view, kind in coding.items():
         if view not in ("z", "x"):
             raise InputError(f"features names the view {view!r}: the views are 'z' and 'x'")
-        if kind not in CODINGS:
-            raise InputError(f"features is {kind!r} for {view}: use one of {listed(CODINGS)}")
+        if not isinstance(kind, str) or kind not in CODINGS:
+            told = arguments.told(kind)
+            raise InputError(f"features is {told} for {view}: use one of {listed(CODINGS)}")
     return coding
 
 
@@ -367,7 +370,8 @@ def _arms(column: Column, control: Any, hint: str = "") -> tuple[tuple[str, ...]
     wanted = _as_label(control, labels)
     if wanted not in labels:
         raise InputError(
-            f"control {wanted!r} is not an arm of treatment {column.name!r}: {listed(labels)}"
+            f"control {arguments.told(wanted)} is not an arm of treatment {column.name!r}: "
+            f"{listed(labels)}"
         )
     first = labels.index(wanted)
     order = [first] + [i for i in range(len(labels)) if i != first]

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from jaxmix import arguments
 from jaxmix.columns import Column, label
 from jaxmix.data import CausalData
 from jaxmix.status import InputError
@@ -150,6 +151,8 @@ def encode(data: CausalData, *, reduce: bool = False) -> Views:
             "features are coded in float32, which loses digits of higher moments; enable x64",
             stacklevel=2,
         )
+    what = "give a table with roles (CausalData.from_frame, or read)"
+    arguments.instance("data", data, CausalData, what)
     if reduce:
         data = distinct(data)
     n = len(data.t)

@@ -24,7 +24,7 @@ from jaxmix.inference import selection
 from jaxmix.inference.bands import LawBands
 from jaxmix.inference.subject import MAX_MOMENTS
 from jaxmix.mixture import EffectLaw
-from jaxmix.plan import AUTO, Estimator, declare, plan
+from jaxmix.plan import AUTO, Estimator, check_arguments, check_choices, declare, plan
 from jaxmix.result import Result
 from jaxmix.status import InputError, Status
 from jaxmix.uncertainty import Settings, uncertainty
@@ -131,15 +131,17 @@ def fit(
     >>> result.status.name, [bool(abs(e - 0.75) < 0.1) for e in abs(result.law.effects)]
     ('SUCCESS', [True, True])
     """
-    asked = {
+    num_classes, num_resamples, confidence, seed = check_arguments(
+        data, num_classes, num_resamples, confidence, seed, progress
+    )
+    asked: dict[str, Any] = {
         "level": level, "method": method, "bridge": bridge, "estimand": estimand,
         "better": better, "interval": interval, "resampling": resampling, "strata": strata,
         "checks": checks, "edge": edge,
     }  # fmt: skip
-    asked["level"], verdict = declare(data, level, graph)
-    headline, beside = plan(data, asked, num_classes, num_resamples, confidence)
-    if not isinstance(seed, int | np.integer) or not -(2**63) <= seed < 2**63:
-        raise InputError(f"seed is {seed!r}: give a whole number of at most 63 bits")
+    asked = check_choices(asked)
+    asked["level"], verdict = declare(data, asked["level"], graph)
+    headline, beside = plan(data, asked, num_classes, num_resamples)
     chosen = None
     if num_classes == AUTO:
         least = (beside or headline).level

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmix import arguments
 from jaxmix.categories import check_stored, codes_like, codes_of, counts_of
 from jaxmix.estimators import latent
 from jaxmix.report.files import write_whole
@@ -234,11 +235,11 @@ def latent_classes(
     >>> result.status.name, [round(float(share), 1) for share in result.shares]
     ('SUCCESS', [0.7, 0.3])
     """
-    _check_count("num_classes", num_classes)
+    remedy = "give a whole number, 1 or more"
+    num_classes = arguments.whole("num_classes", num_classes, least=1, remedy=remedy)
     num_starts = _NUM_STARTS if num_starts is None else num_starts
-    _check_count("num_starts", num_starts)
-    if not isinstance(seed, int | np.integer) or not -(2**63) <= seed < 2**63:
-        raise InputError(f"seed is {seed!r}: give a whole number of at most 63 bits")
+    num_starts = arguments.whole("num_starts", num_starts, least=1, remedy=remedy)
+    seed = arguments.seed(seed)
     names = _names(frame, columns, weights)
     marks = marks_of(missing_marks)
     codes, levels, notes = codes_of(frame, names, marks)
@@ -309,16 +310,10 @@ def _warnings(
     return tuple(notes)
 
 
-def _check_count(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise InputError(f"{name} is {value!r}: give a whole number, 1 or more")
-
-
 def _names(frame: Any, columns: Sequence[str] | None, weights: Any) -> list[str]:
     """Return the columns to fit, each of which stands in the table once."""
     stored = names_of(frame)
-    if isinstance(columns, str):
-        raise InputError(f"columns is the text {columns!r}: give a list of column names")
+    columns = None if columns is None else arguments.columns("columns", columns)
     own = [weights] if isinstance(weights, str) else []
     names = [name for name in stored if name not in own] if columns is None else list(columns)
     if not names:

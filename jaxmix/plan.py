@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from jaxmix import arguments
 from jaxmix.columns import listed
 from jaxmix.data import CausalData
 from jaxmix.estimators import baselines, bridge, factorization, optimum, spectral, synthetic
@@ -122,38 +123,56 @@ class Estimator:
         return solution, law, mixture.means @ shares, profile
 
 
+def check_arguments(
+    data: Any,
+    num_classes: Any,
+    num_resamples: Any,
+    confidence: Any,
+    seed: Any,
+    progress: Any,
+) -> tuple[int | str | None, int, float, int]:
+    """Return the numbers among the arguments of `fit` as plain numbers, or refuse them."""
+    arguments.instance(
+        "data", data, CausalData, "give a table with roles (CausalData.from_frame, or read)"
+    )
+    arguments.callback("progress", progress)
+    if num_classes is not None and not (isinstance(num_classes, str) and num_classes == AUTO):
+        remedy = "give a whole number of at least 1, or 'auto'"
+        num_classes = arguments.whole(
+            "num_classes (--classes)", num_classes, least=1, remedy=remedy
+        )
+    remedy = f"give 0 (influence functions) or at least {_MIN_RESAMPLES}"
+    name = "num_resamples (--resamples)"
+    if (found := arguments.whole(name, num_resamples, least=0, remedy=remedy)) != 0:
+        arguments.whole(name, found, least=_MIN_RESAMPLES, remedy=remedy)
+    return (
+        num_classes,
+        found,
+        arguments.fraction("confidence", confidence),
+        arguments.seed(seed),
+    )
+
+
+def check_choices(asked: dict[str, Any]) -> dict[str, Any]:
+    """Return the options of `fit` that are choices, or refuse what is none of them."""
+    return {name: arguments.choice(name, value, CHOICES[name]) for name, value in asked.items()}
+
+
 def plan(
     data: CausalData,
     asked: dict[str, Any],
-    num_classes: Any,
-    num_resamples: Any,
-    confidence: float,
+    num_classes: int | str | None,
+    num_resamples: int,
 ) -> tuple[Estimator, Estimator | None]:
     """Check the options against each other; return what to fit, and what beside it.
 
     A number of classes that is to be chosen is still `AUTO` in what is returned.
     """
-    for name, value in asked.items():
-        if value not in CHOICES[name]:
-            choices = ", ".join(repr(choice) for choice in CHOICES[name])
-            raise InputError(f"{name} is {value!r}: use one of {choices}")
-    if num_classes not in (None, AUTO) and (not _is_whole(num_classes) or num_classes < 1):
-        raise InputError(
-            f"num_classes (--classes) is {num_classes!r}: give a whole number of at least 1, or "
-            "'auto'"
-        )
-    if not _is_whole(num_resamples) or (num_resamples < _MIN_RESAMPLES and num_resamples != 0):
-        raise InputError(
-            f"num_resamples (--resamples) is {num_resamples!r}: give 0 (influence functions) or at "
-            f"least {_MIN_RESAMPLES}"
-        )
     if num_resamples == 0 and asked["interval"] in _FROM_RESAMPLES:
         raise InputError(
             f"interval {asked['interval']!r} needs resamples: give num_resamples (--resamples) of "
             f"at least {_MIN_RESAMPLES}, or the interval 'normal'"
         )
-    if not 0 < confidence < 1:
-        raise InputError(f"confidence is {confidence!r}: give a number between 0 and 1")
     if len(data.arms) > 2:
         raise InputError(
             f"treatment {data.treatment!r} has {len(data.arms)} arms ({listed(data.arms)}): fit "
@@ -248,7 +267,3 @@ def declare(
             f"most ({against}); leave the level out, or see 'jaxmix identify'"
         )
     return level, verdict
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool)

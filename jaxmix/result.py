@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from jaxmix import summary
+from jaxmix import arguments, summary
 from jaxmix.data import CausalData
 from jaxmix.estimates import Classes, Diagnostics, Estimate, PerClass
 from jaxmix.hierarchy import Verdict
@@ -110,14 +110,18 @@ class Result:
 
     def cdf(self, value: float) -> Estimate:
         """Return the share of people in classes whose average effect is at most `value`."""
+        value = arguments.number("value", value)
         law = self._fitted_law()
         ends = None if self.bands is None else self.bands.cdf(value)
         return Estimate(float(law.cdf(value)), None, ends)
 
     def quantile(self, level: float) -> Estimate:
         """Return the smallest class effect whose cumulative share reaches `level`, in (0, 1]."""
-        if not 0 < level <= 1:
-            raise InputError(f"level is {level!r}: give a number above 0 and at most 1")
+        found = arguments.as_number(level)
+        if found is None or not 0 < found <= 1:
+            shown = arguments.told(level)
+            raise InputError(f"level is {shown}: give a number above 0 and at most 1")
+        level = found
         law = self._fitted_law()
         ends = None if self.bands is None else self.bands.quantile(level)
         return Estimate(float(law.quantile(level)), None, ends)
@@ -151,6 +155,7 @@ class Result:
 
     def to_dict(self, command: str | None = None) -> dict[str, Any]:
         """Return everything as plain numbers, text and None."""
+        arguments.text("command", command)
         record: dict[str, Any] = {
             "schema": 1,
             "jaxmix": importlib.metadata.version("jaxmix"),
@@ -211,12 +216,12 @@ class Result:
             Where the fit was not a factorization of one-hot views, and for values that do not
             occur in the data of the fit.
         """
-        return self._fitted_classes().posterior(data)
+        return self._fitted_classes().posterior(_table(data))
 
     def expected_effects(self, data: CausalData) -> np.ndarray:
         """Return ``E[delta_U | row]`` of each row, the class effects weighted by `posterior`."""
         classes = self._fitted_classes()
-        return classes.posterior(data) @ np.asarray(classes.mixture.effects())
+        return classes.posterior(_table(data)) @ np.asarray(classes.mixture.effects())
 
     def _fitted_classes(self) -> Classes:
         classes = self.classes
@@ -278,6 +283,9 @@ class Result:
         extra
             Further rows for comparison.
         """
+        what = "give a tuple of ForestRow (jaxmix.report.plots)"
+        for row in arguments.instance("extra", extra, (tuple, list), what):
+            arguments.instance("extra, one of its rows,", row, plots.ForestRow, what)
         rows = [
             plots.ForestRow(
                 "difference in means", self.naive.value, self.naive.interval, "contrast"
@@ -300,6 +308,12 @@ class Result:
             note += " Class effects are conditional on X not affecting Y."
         title = f"Effect of {self.treatment} ({self.arm} against {self.control})"
         return plots.effects(rows, unit=self.outcome, title=title, law=law, note=note)
+
+
+def _table(data: Any) -> CausalData:
+    what = "give a table with roles (CausalData.from_frame, or read)"
+    table: CausalData = arguments.instance("data", data, CausalData, what)
+    return table
 
 
 def _estimate_dict(estimate: Estimate) -> dict[str, Any]:

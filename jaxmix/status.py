@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -150,6 +151,14 @@ def not_finite(tree: Any) -> Bool[Array, ""]:
 
 class InputError(ValueError):
     """The call or the data are wrong; the message is one line with the remedy."""
+
+
+class UnknownColumn(InputError):  # noqa: N818
+    """A column was named that the table does not have; `stored` are those that it has."""
+
+    def __init__(self, message: str, stored: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.stored = tuple(stored)
 
 
 class EstimateError(RuntimeError):

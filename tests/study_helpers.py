@@ -86,6 +86,9 @@ def environment():
         "JAX_COMPILATION_CACHE_DIR": str(CACHE),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_ENABLE_X64": "1",
+        # Some processors make XLA write about each program that it loads, more than the pipe of a
+        # process holds that nobody reads from yet.
+        "TF_CPP_MIN_LOG_LEVEL": "3",
     }
 
 

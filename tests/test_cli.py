@@ -727,7 +727,7 @@ def test_help_lists_the_commands(arguments, capsys):
     assert cli.run(arguments) == 0
     out, err = capsys.readouterr()
     listed = re.findall(r"^  (\w+)  ", out.split("Commands:")[1], re.MULTILINE)
-    assert listed == ["fit", "identify", "simulate", "demo", "study"]
+    assert listed == ["fit", "identify", "simulate", "doctor", "demo", "study"]
     assert err == ""
 
 
@@ -793,6 +793,8 @@ def process(*arguments, cwd):
     return subprocess.run(
         [sys.executable, "-m", "jaxmix", *arguments],
         cwd=cwd, capture_output=True, text=True, timeout=120, check=False,
+        # Where XLA has something to say of each program that it loads, on some processors.
+        env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"},
     )  # fmt: skip
 
 

@@ -73,7 +73,9 @@ FRAMES = {
     "pandas, another index": lambda: pd.DataFrame(COLUMNS).set_index(pd.Index(range(9, -1, -1))),
     "pandas nullable": lambda: pd.DataFrame(COLUMNS).astype(NULLABLE),
     "pandas object": lambda: pd.DataFrame(COLUMNS).astype(object),
-    "pandas NA": lambda: pd.DataFrame(COLUMNS, dtype=object).fillna(pd.NA),
+    "pandas NA": lambda: pd.DataFrame(COLUMNS, dtype=object).map(
+        lambda cell: pd.NA if pd.isna(cell) else cell
+    ),
     "pandas categorical": lambda: pd.DataFrame(
         {n: v if n in ("t", "z_count", "x") else pd.Categorical(v) for n, v in COLUMNS.items()}
     ),

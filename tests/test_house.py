@@ -13,11 +13,11 @@ PACKAGE = pathlib.Path(jaxmix.__file__).parent
 
 # From the lowest room to the highest; a room imports from those before it, and from itself.
 ROOMS = [
-    "status", "tables", "columns", "reading", "categories", "solvers", "report", "data",
-    "features", "moments", "mixture", "hierarchy", "estimators", "populations", "inference",
+    "status", "arguments", "tables", "columns", "reading", "categories", "solvers", "report",
+    "data", "features", "moments", "mixture", "hierarchy", "estimators", "populations", "inference",
     "latent_classes", "estimates", "summary", "result", "plan",
     "diagnose", "uncertainty", "consistency", "checks", "fit", "study",
-    "demo", "cli", "__main__",
+    "demo", "doctor", "cli", "__main__",
 ]  # fmt: skip
 
 

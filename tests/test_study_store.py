@@ -3,6 +3,7 @@
 import datetime
 import json
 import os
+import shutil
 import signal
 import sys
 import time
@@ -268,3 +269,92 @@ def test_the_folder_is_named_after_the_study(tmp_path, monkeypatch):
     assert "out/many" in out
     assert err == ""
     assert list(tmp_path.iterdir()) == [path]  # asking makes nothing
+
+
+# ------------------------------------------------------------- tables and manifests cut short
+
+DAMAGE = {
+    "empty": lambda raw: b"",
+    "cut in half": lambda raw: raw[: len(raw) // 2],
+    "without its end": lambda raw: raw[:-1],
+    "without its start": lambda raw: raw[64:],
+    "zeros": lambda raw: bytes(len(raw)),
+    "garbage": lambda raw: np.random.default_rng(0).bytes(len(raw)),
+    "text": lambda raw: b"a,b\n1,2\n",
+    "a damaged middle": lambda raw: raw[:4] + bytes(len(raw) // 2) + raw[4 + len(raw) // 2 :],
+}
+
+
+@pytest.fixture
+def damaged(undisturbed, tmp_path):
+    """Return a copy of a complete study's folder, its configuration, and one of its tables."""
+    folder = tmp_path / "out"
+    shutil.copytree(undisturbed.folder, folder)
+    store = study.Store(folder, undisturbed.config)
+    return write(tmp_path, MANY), store, store.table_path(store.config.cells[2])
+
+
+@pytest.mark.parametrize("how", DAMAGE)
+def test_a_damaged_table_is_one_line_that_names_it(how, damaged):
+    path, store, table = damaged
+    table.write_bytes(DAMAGE[how](table.read_bytes()))
+    before = {p: p.read_bytes() for p in store.folder.rglob("*") if p.is_file()}
+    # To say what there is, the ends of tables are looked at, and their middles are not read.
+    end_is_whole = how in ("a damaged middle", "without its start")
+    for command in ["run", "summarize", "plot"] + ["status"] * (not end_is_whole):
+        message = refused("study", command, path, "--out", store.folder)
+        assert f"the replicate table {str(table)!r} is cut short or damaged" in message
+        assert "delete it, and 'jaxmix study run' computes it again" in message
+        assert message[:-1].isprintable()
+    assert {p: p.read_bytes() for p in before} == before
+
+
+def test_what_the_message_says_helps(undisturbed, damaged):
+    path, store, table = damaged
+    table.write_bytes(table.read_bytes()[:100])
+    table.unlink()
+    code, _, err = call("study", "run", path, "--out", store.folder)
+    assert code == 0, err
+    assert table_bytes(store) == table_bytes(undisturbed)
+
+
+def test_a_table_of_something_else_is_refused(damaged):
+    path, store, table = damaged
+    whole = pq.read_table(table)
+    for strange in (whole.slice(0, 100), whole.drop(["true_ate"]), whole.drop(["estimator"])):
+        pq.write_table(strange, table)
+        for command in ("run", "status", "summarize"):
+            message = refused("study", command, path, "--out", store.folder)
+            assert str(table) in message
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b'{"schema": 1, "name": "many", "planned": [1], "cells": {}}', b"\xff\xfe", b"null",
+     b'{"schema": 1, "name": "many", "planned": [], "cells": []}',
+     b'{"schema": 1, "name": "many", "planned": 3, "cells": {"a": 1}}'],
+)  # fmt: skip
+def test_a_damaged_manifest_is_one_line_and_can_be_made_anew(content, undisturbed, damaged):
+    path, store, _ = damaged
+    store.manifest_path.write_bytes(content)
+    for command in ("run", "status", "summarize", "plot"):
+        message = refused("study", command, path, "--out", store.folder)
+        assert str(store.manifest_path) in message
+        assert "delete that file and run the study again" in message
+        assert "--out" in message
+    store.manifest_path.unlink()
+    (store.folder / "many.png").write_bytes(b"a figure of before")
+    code, out, err = call("study", "run", path, "--out", store.folder)
+    assert code == 0, err
+    assert f"{NUM_CELLS} were there already" in out
+    assert table_bytes(store) == table_bytes(undisturbed)
+    code, out, _ = call("study", "status", path, "--out", store.folder)
+    assert code == 0
+    assert f"{NUM_CELLS} of {NUM_CELLS} cells" in out
+
+
+def test_other_peoples_files_stay_theirs_without_a_manifest(damaged):
+    path, store, _ = damaged
+    store.manifest_path.unlink()
+    (store.folder / "letter.txt").write_text("dear")
+    assert "other files" in refused("study", "run", path, "--out", store.folder)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxmix import arguments
 from jaxmix.hierarchy import reading
 from jaxmix.hierarchy.paths import networkx
 from jaxmix.status import InputError
@@ -92,15 +93,16 @@ def diagram(graph: Any, **roles: Any) -> Diagram:
             raise InputError(f"two nodes of the graph are both written {twice!r}; rename one")
     chosen = _DEFAULTS | named
     for role in ("latent", "treatment", "outcome"):
-        chosen[role] = _name(chosen[role])
+        chosen[role] = _node(role, chosen[role])
     for role in ("z", "x", "covariates"):
         value = chosen[role]
         names = (value,) if isinstance(value, str) else value
-        if not isinstance(names, Iterable):
-            raise InputError(f"{role} is {value!r}; give a list of nodes")
-        chosen[role] = tuple(_name(name) for name in names)
-    if not isinstance(chosen["separable"], bool):
-        raise InputError(f"separable is {chosen['separable']!r}; it has to be True or False")
+        try:
+            listed = arguments.columns(role, names)
+        except InputError:
+            raise InputError(f"{role} is {arguments.told(value)}; give a list of nodes") from None
+        chosen[role] = tuple(_node(role, name) for name in listed)
+    chosen["separable"] = arguments.flag("separable", chosen["separable"])
     made = networkx().DiGraph()
     made.add_nodes_from(nodes)
     made.add_edges_from(edges)
@@ -108,6 +110,14 @@ def diagram(graph: Any, **roles: Any) -> Diagram:
     _check_edges(made)
     _check_roles(found, named)
     return found
+
+
+def _node(role: str, name: Any) -> str:
+    """Return the name of a node as text; whatever else is no name is refused."""
+    try:
+        return str(arguments.column(role, name))
+    except InputError:
+        raise InputError(f"{role} is {arguments.told(name)}; give the name of a node") from None
 
 
 def _edges(graph: Any) -> list[tuple[str, str]]:
@@ -135,7 +145,8 @@ def _edges(graph: Any) -> list[tuple[str, str]]:
     for number, edge in enumerate(graph, 1):
         pair = edge.tolist() if isinstance(edge, np.ndarray) else edge
         if isinstance(pair, (str, bytes)) or not isinstance(pair, Sequence) or len(pair) != 2:
-            raise InputError(f"edge {number} is {edge!r}; each has to be a pair (from, to)")
+            told = arguments.told(edge)
+            raise InputError(f"edge {number} is {told}; each has to be a pair (from, to)")
         edges.append((_name(pair[0]), _name(pair[1])))
     return edges
 
@@ -199,4 +210,4 @@ def _unknown(role: str, name: str, graph: Any, named: bool) -> str:
         )
     close = difflib.get_close_matches(name, known, 1)
     hint = f"did you mean {close[0]!r}?" if close else f"its nodes are {', '.join(known) or 'none'}"
-    return f"{role} is {name!r}, and the graph has no such node; {hint}"
+    return f"{role} is {arguments.told(name)}, and the graph has no such node; {hint}"

@@ -9,6 +9,7 @@ import re
 import tomllib
 from typing import Any
 
+from jaxmix import arguments
 from jaxmix.hierarchy import dot
 from jaxmix.status import InputError
 
@@ -25,14 +26,15 @@ _EXAMPLES = {
 
 def read(path: str | os.PathLike[str]) -> tuple[Edges, list[str], dict[str, Any]]:
     """Return edges, nodes and roles of a file; a DOT file has no roles."""
+    if isinstance(path, str) and "\0" in path:
+        raise InputError(f"the graph {path!r} is no path; give the name of a file")
     path = pathlib.Path(path)
     if str(path).startswith("~") and not path.exists():
         path = path.expanduser()
     kind = path.suffix.lower()
     if kind not in (".toml", ".dot", ".gv"):
-        raise InputError(
-            f"the graph {str(path)!r} has to be a file that ends in .toml, .dot or .gv"
-        )
+        told = arguments.told(str(path))
+        raise InputError(f"the graph {told} has to be a file that ends in .toml, .dot or .gv")
     try:
         text = path.read_text(encoding="utf-8-sig")  # a byte-order mark is no text
     except OSError as error:

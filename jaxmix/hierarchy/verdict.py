@@ -9,6 +9,7 @@ import os
 import shlex
 from typing import Any
 
+from jaxmix import arguments
 from jaxmix.hierarchy.diagram import Diagram
 from jaxmix.hierarchy.levels import ALWAYS, LEVELS, Assumption, Level
 from jaxmix.hierarchy.paths import Path
@@ -152,8 +153,8 @@ class Verdict:
         if self.fitted_level is None:
             return None
         words = ["jaxmix", "fit", "ROWS.csv", "--treatment", roles.treatment]
-        words += ["--outcome", roles.outcome, "--z", ",".join(roles.z), "--x", ",".join(roles.x)]
-        words += ["--covariates", ",".join(roles.covariates)] if roles.covariates else []
+        words += ["--outcome", roles.outcome, "--z", _option(roles.z), "--x", _option(roles.x)]
+        words += ["--covariates", _option(roles.covariates)] if roles.covariates else []
         return shlex.join([*words, *_level(self.fitted_level).options])
 
     @property
@@ -207,6 +208,7 @@ class Verdict:
 
     def to_dict(self, command: str | None = None) -> dict[str, Any]:
         """Return everything as plain numbers, text and None."""
+        arguments.text("command", command)
         roles = self.diagram
         return {
             "schema": 1,
@@ -333,6 +335,15 @@ def assumptions_of(roles: Diagram) -> tuple[Assumption, ...]:
     for level in reversed(LEVELS):
         every |= dict.fromkeys(level.assumptions)
     return tuple(a for a in every if roles.covariates or "C" not in a.right)
+
+
+def _option(names: tuple[str, ...]) -> str:
+    """Return names as an option of the command line lists them, in quotes where they need it."""
+    return ",".join(
+        '"' + name.replace('"', '""') + '"' if "," in name or '"' in name or name != name.strip()
+        else name
+        for name in names
+    )  # fmt: skip
 
 
 def _level(number: int) -> Level:

@@ -14,12 +14,13 @@ import optax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxmix import moments
+from jaxmix import arguments, moments
 from jaxmix.data import CausalData
 from jaxmix.features import Views, encode
 from jaxmix.inference.drawing import KINDS, Units, draw_units, rows_of, units_of
 from jaxmix.inference.intervals import acceleration
 from jaxmix.moments import Moments
+from jaxmix.status import InputError
 
 _CHUNK_NUMBERS = 1 << 23  # weights held at once (64 MiB in float64)
 _MAX_CHUNK = 1024
@@ -95,20 +96,21 @@ def bootstrap(
     >>> draws.shape
     (200,)
     """
+    _check_arguments(statistic, key, num_resamples, errors, chunk_size, progress)
+    if kind is not None:
+        arguments.choice("kind", kind, KINDS, f"use one of {', '.join(KINDS)}")
     if isinstance(data, CausalData):
         data = encode(data, reduce=True)
     if isinstance(data, Views):
         units = units_of(data, strata)
         repeated, size = data.repeated, len(data.t)
     else:
-        data = moments.as_inexact(data)
+        data = moments.as_inexact(_checked_counts(data))
         units = _cells_as_units(data, strata)
         repeated, size = True, data.size
     if not isinstance(statistic, jax.tree_util.Partial):
         statistic = jax.tree_util.Partial(statistic)
     kind = kind or ("multinomial" if repeated else "bayesian")
-    if kind not in KINDS:
-        raise ValueError(f"kind is {kind!r}: use one of {', '.join(KINDS)}")
     room = _CHUNK_NUMBERS // 4 if errors else _CHUNK_NUMBERS
     chunk = chunk_size or min(_MAX_CHUNK, max(1, room // size))
     chunk = min(chunk, num_resamples)
@@ -126,6 +128,34 @@ def bootstrap(
             jax.block_until_ready(results[-1])
             progress(min(start + per_block, num_resamples), num_resamples)
     return jax.tree.map(lambda *parts: jnp.concatenate(parts)[:num_resamples], *results)
+
+
+def _check_arguments(
+    statistic: Any, key: Any, num_resamples: Any, errors: Any, chunk_size: Any, progress: Any
+) -> None:
+    """Refuse arguments of the wrong kind, which would fail deep inside a compiled program."""
+    if not callable(statistic):
+        told = arguments.told(statistic)
+        raise InputError(f"statistic is {told}: give a function of moments")
+    arguments.key(key)
+    arguments.whole("num_resamples", num_resamples, least=1)
+    if chunk_size is not None:
+        arguments.whole("chunk_size", chunk_size, least=1)
+    names = isinstance(errors, tuple) and all(isinstance(name, str) for name in errors)
+    if not names:
+        raise InputError(f"errors is {arguments.told(errors)}: give a tuple of names")
+    arguments.callback("progress", progress)
+
+
+def _checked_counts(data: Any) -> Any:
+    what = "give a CausalData, its views, or counts by treatment, z, x and outcome"
+    if not isinstance(data, jax.Array):
+        numbers = arguments.array("data", data, what)
+        data = data if isinstance(data, np.ndarray) and data.dtype.kind in "biuf" else numbers
+    cells = jnp.asarray(data)
+    if cells.ndim != 4:
+        raise InputError(f"data, a table of counts, has {cells.ndim} directions, not 4: {what}")
+    return cells
 
 
 def _cells_as_units(cells: Float[Array, "a d_z d_x d_y"], strata: Any) -> Units:

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.stats import chi2
 
+from jaxmix import arguments
 from jaxmix.data import CausalData
 from jaxmix.estimators.table import Cells
 from jaxmix.features import Views, encode
@@ -89,7 +90,9 @@ def num_classes(
     >>> found.recommended, found.thin
     (2, False)
     """
-    _check_options(level, max_classes, seed, num_resamples, size)
+    level, max_classes, seed, num_resamples, size = _check_options(
+        level, max_classes, seed, num_resamples, size
+    )
     with jax.enable_x64(True):
         source = _source(data)
         reason = source.no_fit
@@ -162,10 +165,7 @@ def _source(data: Any) -> _Source:
 def _checked(counts: Any) -> np.ndarray:
     """Return a table of counts as floating-point numbers, or say what is wrong with it."""
     what = "give a CausalData, its views, or counts by treatment, z, x and outcome"
-    try:
-        cells = np.asarray(counts, np.float64)
-    except (TypeError, ValueError):
-        raise InputError(f"data is a {type(counts).__name__}: {what}") from None
+    cells = arguments.array("data", counts, what)
     if cells.ndim != 4:
         raise InputError(f"the table of counts has {cells.ndim} directions, not 4: {what}")
     wrong = cells[~(np.isfinite(cells) & (cells >= 0) & (cells == np.round(cells)))]
@@ -177,23 +177,22 @@ def _checked(counts: Any) -> np.ndarray:
     return cells
 
 
-def _check_options(level: Any, max_classes: Any, seed: Any, num_resamples: Any, size: Any) -> None:
-    if level not in (2, 3, 4):
-        raise InputError(f"level is {level!r}: use 2, 3 or 4")
-    whole = (int, np.integer)
-    if max_classes is not None and (not isinstance(max_classes, whole) or max_classes < 1):
-        raise InputError(f"max_classes is {max_classes!r}: give a whole number from 1, or None")
-    if not isinstance(num_resamples, whole) or num_resamples < 0:
-        raise InputError(f"num_resamples is {num_resamples!r}: give a whole number from 0")
-    if not isinstance(seed, whole) or not -(2**63) <= seed < 2**63:
-        raise InputError(f"seed is {seed!r}: give a whole number of at most 63 bits")
-    if not isinstance(size, int | float) or not 0 < size < 1:
-        raise InputError(f"size is {size!r}: give a number between 0 and 1")
+def _check_options(
+    level: Any, max_classes: Any, seed: Any, num_resamples: Any, size: Any
+) -> tuple[int, int | None, int, int, float]:
+    level = arguments.choice("level", level, (2, 3, 4), "use 2, 3 or 4")
+    if max_classes is not None:
+        remedy = "give a whole number from 1, or None"
+        max_classes = arguments.whole("max_classes", max_classes, least=1, remedy=remedy)
+    remedy = "give a whole number from 0"
+    num_resamples = arguments.whole("num_resamples", num_resamples, least=0, remedy=remedy)
+    seed, size = arguments.seed(seed), arguments.fraction("size", size)
     if num_resamples and 1 / (num_resamples + 1) > size:
         raise InputError(
             f"num_resamples is {num_resamples}, too few for a test of size {size}: use at least "
             f"{math.ceil(1 / size) - 1}, or 0"
         )
+    return level, max_classes, seed, num_resamples, size
 
 
 def _worsened(found: Sequence[Candidate]) -> bool:

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from jaxmix import arguments
 from jaxmix.estimators import factorization
 from jaxmix.inference.extremes import Problem, sweep
 from jaxmix.inference.sensitivity_result import Numbers, Sensitivity
@@ -137,6 +138,7 @@ def bounds(
     >>> [[round(float(end), 2) for end in effect] for effect in found.effects[:, 0]]
     [[-0.8, -0.8], [-0.83, -0.56]]
     """
+    arguments.key(key)
     with jax.enable_x64(True):
         moments = _moments(counts_or_moments, outcome_values)
         grid = _checked(moments, k, strengths, edge, confidence, better, num_starts)
@@ -150,8 +152,14 @@ def _moments(counts_or_moments: Any, outcome_values: Any) -> Moments:
         if outcome_values is not None:
             raise InputError("outcome_values go with counts: moments carry their own; leave it out")
         return jax.tree.map(lambda part: jnp.asarray(part, float), counts_or_moments)
+    if outcome_values is not None:
+        outcome_values = arguments.array("outcome_values", outcome_values, "give numbers")
     values = None if outcome_values is None else jnp.asarray(outcome_values, float)
-    return from_counts(jnp.asarray(counts_or_moments, float), values)
+    what = "give moments of a table, or counts by treatment, z, x and outcome"
+    counts = arguments.array("counts_or_moments", counts_or_moments, what)
+    if counts.ndim != 4:
+        raise InputError(f"counts_or_moments has {counts.ndim} directions, not 4: {what}")
+    return from_counts(jnp.asarray(counts, float), values)
 
 
 def _checked(
@@ -167,18 +175,19 @@ def _checked(
     if reason:
         raise InputError(f"{reason}; give z and x one-hot views and the outcome few values")
     for name, value, choices in (("edge", edge, EDGES), ("better", better, ("higher", "lower"))):
-        if value not in choices:
-            raise InputError(f"{name} is {value!r}: use one of {', '.join(choices)}")
-    if k < 1:
-        raise InputError(f"k is {k}: use at least one class")
-    if num_starts < 2:
-        raise InputError(f"num_starts is {num_starts}: use at least 2")
-    if not 0 < confidence < 1:
-        raise InputError(f"confidence is {confidence}: use a number between 0 and 1")
-    grid = np.atleast_1d(np.asarray(strengths, float))
+        if not isinstance(value, str) or value not in choices:
+            told = arguments.told(value)
+            raise InputError(f"{name} is {told}: use one of {', '.join(choices)}")
+    arguments.whole("k", k, least=1, remedy="use at least one class")
+    arguments.whole("num_starts", num_starts, least=2, remedy="use at least 2")
+    arguments.fraction("confidence", confidence, "use a number between 0 and 1")
+    what = "use increasing numbers from 0 on"
+    grid = np.atleast_1d(arguments.array("strengths", strengths, what))
     increasing = grid.ndim == 1 and len(grid) > 0 and bool((np.diff(grid) > 0).all())
     if not (increasing and np.isfinite(grid).all() and grid[0] >= 0):
-        raise InputError(f"strengths are {strengths}: use increasing numbers from 0 on")
+        raise InputError(
+            f"strengths are {arguments.told(strengths)}: use increasing numbers from 0 on"
+        )
     if not np.isfinite(np.asarray(moments.tensor)).all():
         raise InputError("the table has cells that are no numbers; give counts or probabilities")
     if float(jnp.ptp(moments.value_y)) == 0:

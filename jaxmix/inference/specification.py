@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from jaxmix import arguments
 from jaxmix.estimators.table import Cells
 from jaxmix.features import Views
 from jaxmix.inference import range_checks
@@ -112,8 +113,10 @@ def level_test(
     >>> found.symbol, found.df, found.rejects()
     ('G2', 2, False)
     """
-    if level not in (2, 3, 4):
-        raise InputError(f"level is {level!r}: 2, 3 or 4 can be tested; level 1 is declared")
+    if arguments.as_whole(level) not in (2, 3, 4):
+        shown = arguments.told(level)
+        raise InputError(f"level is {shown}: 2, 3 or 4 can be tested; level 1 is declared")
+    level, seed = int(level), arguments.seed(seed)
     with jax.enable_x64(True):
         subject = subject_of(data, num_classes, level, loss)
         if level == 4:
@@ -231,9 +234,8 @@ def range_test(data: Data, num_classes: int = 2, *, method: str = "spectral") ->
     >>> found.applies, found.num_checks, found.rejects()
     (True, 8, False)
     """
-    if method not in range_checks.METHODS:
-        choices = " or ".join(repr(name) for name in range_checks.METHODS)
-        raise InputError(f"method is {method!r}: use {choices}")
+    choices = " or ".join(repr(name) for name in range_checks.METHODS)
+    arguments.choice("method", method, range_checks.METHODS, f"use {choices}")
     with jax.enable_x64(True):
         subject = subject_of(data, num_classes, 3, None)
         source = subject.source
@@ -386,6 +388,7 @@ def _compare(
     loss: str | None,
     seed: int,
 ) -> SpecificationTest:
+    seed = arguments.seed(seed)
     with jax.enable_x64(True):
         subject = subject_of(data, num_classes, 3, loss)
         if subject.reason:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from jaxmix import features
+from jaxmix import arguments, features
 from jaxmix.data import CausalData
 from jaxmix.features import Views
 from jaxmix.moments import Moments, from_counts, from_rows
@@ -78,8 +78,11 @@ def subject_of(data: Data, num_classes: int, level: int, loss: str | None) -> Su
     InputError
         For what cannot be tested as asked, in one line with the remedy.
     """
-    if loss not in (None, *LOSSES):
-        raise InputError(f"loss is {loss!r}: use 'kl' (G2 of a table) or 'gmm' (J of moments)")
+    if loss is not None and not (isinstance(loss, str) and loss in LOSSES):
+        raise InputError(
+            f"loss is {arguments.told(loss)}: use 'kl' (G2 of a table) or 'gmm' (J of moments)"
+        )
+    num_classes = arguments.whole("num_classes", num_classes, least=1)
     weighted = False
     if isinstance(data, CausalData):
         if data.covariates and level < 4:
@@ -98,9 +101,6 @@ def subject_of(data: Data, num_classes: int, level: int, loss: str | None) -> Su
         source = from_counts(_checked_counts(data), covariance=True)
     if level < 4 and source.num_shared > 1:
         raise InputError("covariates belong to level 4 for now; leave them out, or test level 4")
-    whole = isinstance(num_classes, int | np.integer) and not isinstance(num_classes, bool)
-    if not whole or num_classes < 1:
-        raise InputError(f"num_classes is {num_classes!r}: give a whole number of at least 1")
     if num_classes > source.max_rank:
         raise InputError(
             f"num_classes is {num_classes}, but the proxies can tell apart at most "
@@ -144,7 +144,9 @@ def _sizes(source: Views | Moments) -> tuple[int, ...]:
 
 
 def _checked_counts(counts: Any) -> Array:
-    counts = np.asarray(counts, dtype=float)
+    counts = arguments.array(
+        "data", counts, "give a table with roles, features, moments, or counts by (T, Z, X, Y)"
+    )
     if counts.ndim != 4:
         raise InputError(
             f"a table of counts by {counts.ndim} variables: give counts by treatment, z, x and "

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxmix.populations.bounds import check_range, is_concrete
+from jaxmix import arguments
+from jaxmix.populations.bounds import check_range, is_concrete, scalar
 from jaxmix.populations.discrete import DiscretePopulation
 
 Numbers = list[float] | tuple[float, ...] | Array
@@ -86,13 +88,14 @@ def block(
     >>> round(float(population.ate), 6), round(float(population.naive), 3)
     (0.2, 0.13)
     """
-    k = num_classes
-    for name, strength in [
-        ("proxy_strength", proxy_strength), ("z_strength", z_strength),
-        ("x_strength", x_strength), ("zt_strength", zt_strength), ("xy_strength", xy_strength),
-    ]:  # fmt: skip
-        if strength is not None:
-            check_range(name, strength, 0.0, 1.0)
+    k = arguments.whole("num_classes", num_classes, least=1)
+    zt_strength = scalar("zt_strength", zt_strength, 0.0, 1.0)
+    xy_strength = scalar("xy_strength", xy_strength, 0.0, 1.0)
+    proxy_strength = scalar("proxy_strength", proxy_strength, 0.0, 1.0)
+    if z_strength is not None:
+        z_strength = scalar("z_strength", z_strength, 0.0, 1.0)
+    if x_strength is not None:
+        x_strength = scalar("x_strength", x_strength, 0.0, 1.0)
     z = _profiles(k, "d_z", d_z, proxy_strength if z_strength is None else z_strength)
     x = _profiles(k, "d_x", d_x, proxy_strength if x_strength is None else x_strength)
     position = spread(k)
@@ -179,6 +182,9 @@ def block_profiles(num_classes: int, d: int, strength: float | Array) -> Float[A
 
 def numbers(name: str, values: object, length: int) -> Float[Array, " k"]:
     """Return k numbers as an array in the precision of the values or the default one."""
+    # A list may hold numbers that JAX traces; what numpy cannot take is left to it then.
+    if not isinstance(values, jax.Array | list | tuple) or is_concrete(values):
+        values = values if isinstance(values, jax.Array) else _listed(name, values)
     array = jnp.asarray(values)
     if not jnp.issubdtype(array.dtype, jnp.inexact):
         array = array.astype(float)
@@ -186,6 +192,12 @@ def numbers(name: str, values: object, length: int) -> Float[Array, " k"]:
         found = f"{len(array)} numbers" if array.ndim == 1 else f"an array of shape {array.shape}"
         raise ValueError(f"{name} has {found}: give one for each of the {length} classes")
     return array
+
+
+def _listed(name: str, values: object) -> object:
+    found = arguments.array(name, values, "give a list of numbers")
+    # A plain array keeps its precision.
+    return values if isinstance(values, np.ndarray) and values.dtype.kind in "biuf" else found
 
 
 def check_shares(shares: Float[Array, " k"]) -> None:
@@ -197,7 +209,7 @@ def check_shares(shares: Float[Array, " k"]) -> None:
 
 
 def _profiles(k: int, name: str, d: int | None, strength: float) -> Float[Array, "k d"]:
-    if d is not None and d < k:
+    if d is not None and arguments.whole(name, d, least=1) < k:
         raise ValueError(f"{name} is {d}: use at least {k}, a level for each class")
     return block_profiles(k, k if d is None else d, strength)
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jaxmix import arguments
 from jaxmix.solvers.linalg import cutoff
+from jaxmix.status import InputError
 
 
 @jax.tree_util.register_dataclass
@@ -125,8 +128,34 @@ def check_range(name: str, value: object, low: float, high: float) -> None:
     """Raise ValueError for a number, or any number of a list, outside its range."""
     if not is_concrete(value):
         return
+    allowed = f"from {low:g} to {high:g}" if high < np.inf else f"of at least {low:g}"
     # Looked at by numpy: under `jit` an operation of JAX on a known number is itself unknown.
-    for number in np.ravel(np.asarray(value)).tolist():
+    for number in arguments.array(name, value, f"use a number {allowed}").ravel().tolist():
         if not low <= number <= high:
-            allowed = f"from {low:g} to {high:g}" if high < np.inf else f"of at least {low:g}"
             raise ValueError(f"{name} is {number:.6g}: use a number {allowed}")
+
+
+def scalar(name: str, value: Any, low: float, high: float) -> Any:
+    """Return one number in a range; what JAX traces is passed on as it is.
+
+    Raises
+    ------
+    ValueError
+        For a number outside its range, and `InputError` for what is no number.
+    """
+    if not isinstance(value, jax.Array) or value.ndim or value.dtype == bool:
+        found = arguments.as_number(value)
+        if found is None:
+            raise InputError(f"{name} is {arguments.told(value)}: give a number")
+        value = found
+    check_range(name, value, low, high)
+    return value
+
+
+def check_draw(key: object, n: object) -> None:
+    """Raise `InputError` for what is no key, and for a number of rows that is none."""
+    arguments.key(key)
+    # Tables of counts may be drawn of as many rows as float64 counts, traced or not.
+    rows = arguments.as_whole(n)
+    if not (isinstance(n, jax.Array) and n.ndim == 0) and (rows is None or rows < 0):
+        arguments.whole("n", n, least=0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import operator
 from typing import NamedTuple
 
 import jax
@@ -15,7 +16,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxmix.features import Views
 from jaxmix.moments import Moments, from_rows
-from jaxmix.populations.bounds import EfficiencyBound, checked_level
+from jaxmix.populations.bounds import EfficiencyBound, check_draw, checked_level
 from jaxmix.populations.gmm import Seconds, covariance_of, gmm_bound, tensor_of
 from jaxmix.populations.population import Population
 
@@ -127,6 +128,8 @@ class ContinuousPopulation(Population):
 
     def sample(self, key: Array, n: int) -> dict[str, Int[Array, " n"] | Float[Array, " n"]]:
         """Draw n rows: the columns T, Z (Z1, Z2, ... where several), X, Y, and the hidden U."""
+        check_draw(key, n)
+        n = operator.index(n)
         rows = _rows(self, key, n)
         columns = {"T": rows.t}
         for name, block in (("Z", rows.z), ("X", rows.x)):
@@ -144,6 +147,8 @@ class ContinuousPopulation(Population):
         >>> population.sample_moments(jax.random.key(0), 500).tensor.shape
         (2, 3, 3, 2)
         """
+        check_draw(key, n)
+        n = operator.index(n)
         rows, units = _rows(self, key, n), self._units()
         exact = self.moments()
 

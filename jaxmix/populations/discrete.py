@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import operator
 from typing import Any, NamedTuple
 
 import jax
@@ -13,7 +14,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int
 
 from jaxmix.moments import Moments, from_counts
-from jaxmix.populations.bounds import EfficiencyBound, bound, checked_level
+from jaxmix.populations.bounds import EfficiencyBound, bound, check_draw, checked_level
 from jaxmix.populations.population import Population
 from jaxmix.solvers.sampling import multinomial
 
@@ -98,11 +99,13 @@ class DiscretePopulation(Population):
 
         Under ``vmap`` over keys, populations or n, all tables are drawn at once.
         """
+        check_draw(key, n)
         return _counts(self.joint(), key, n)
 
     def sample(self, key: Array, n: int) -> dict[str, Int[Array, " n"] | Float[Array, " n"]]:
         """Draw n rows: the columns T, Z, X, Y, and the hidden class U."""
-        return _sample(self, key, n)
+        check_draw(key, n)
+        return _sample(self, key, operator.index(n))
 
     def sample_moments(self, key: Array, n: int | Array, *, covariance: bool = False) -> Moments:
         """Return the moments of n fresh rows, with their sampling covariance on request.

@@ -6,9 +6,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxmix import arguments
 from jaxmix.populations.blocks import block_profiles, spread
-from jaxmix.populations.bounds import check_range, is_concrete
+from jaxmix.populations.bounds import is_concrete, scalar
 from jaxmix.populations.discrete import DiscretePopulation
+from jaxmix.status import InputError
 
 FAMILIES = ("strong", "generic")
 
@@ -71,13 +73,15 @@ def random_discrete(
     (5, 2, 2, 2)
     """
     k, a = num_classes, num_arms
-    if family not in FAMILIES:
-        raise ValueError(f"family is {family!r}: use {' or '.join(FAMILIES)}")
-    if a < 2:
-        raise ValueError(f"num_arms is {a}: use at least 2")
+    if not isinstance(family, str) or family not in FAMILIES:
+        raise InputError(f"family is {arguments.told(family)}: use {' or '.join(FAMILIES)}")
+    arguments.key(key)
+    arguments.whole("num_arms", a, least=2, remedy="use at least 2")
+    for name, size in (("num_classes", k), ("d_z", d_z), ("d_x", d_x)):
+        arguments.whole(name, size, least=1)
     if k > 1:
         most = 1 / (k - 1) if family == "generic" else max(2 * _REACH / (k - 1) - _JITTER, 0.0)
-        check_range("min_gap", min_gap, 0.0, most)
+        scalar("min_gap", min_gap, 0.0, most)
     keys = [jax.random.fold_in(key, i) for i in range(5)]
     even = _REACH * spread(k)
 

@@ -6,7 +6,8 @@ import itertools
 
 import jax.numpy as jnp
 
-from jaxmix.populations.bounds import check_range
+from jaxmix import arguments
+from jaxmix.populations.bounds import check_range, scalar
 from jaxmix.populations.discrete import DiscretePopulation
 
 
@@ -50,8 +51,8 @@ def paper_main(zt_strength: float = 0.0, xy_strength: float = 0.0) -> DiscretePo
     >>> [float(e) for e in paper_main().law.effects]
     [-0.75, 0.75]
     """
-    check_range("zt_strength", zt_strength, 0.0, 1.0)
-    check_range("xy_strength", xy_strength, 0.0, 1.0)
+    zt_strength = scalar("zt_strength", zt_strength, 0.0, 1.0)
+    xy_strength = scalar("xy_strength", xy_strength, 0.0, 1.0)
     proxy = jnp.array([[0.75, 0.25], [0.25, 0.75]])  # (u, level)
     half = zt_strength / 2
     treated = jnp.array([[0.75, 0.25 + half], [0.75 - half, 0.25]]).T  # (u, z)
@@ -116,8 +117,7 @@ def paper_appendix(
     [0.0, 0.5]
     """
     for name, number in (("num_z", num_z), ("num_x", num_x)):
-        if number < 1:
-            raise ValueError(f"{name} is {number}: use at least 1")
+        arguments.whole(name, number, least=1, remedy="use at least 1")
     count = num_z + num_x
     u = jnp.arange(2.0)
     success = jnp.stack(

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxmix import arguments
 from jaxmix.populations.blocks import Numbers, check_shares, numbers, spread
-from jaxmix.populations.bounds import check_range, is_concrete
+from jaxmix.populations.bounds import scalar
 from jaxmix.populations.continuous import ContinuousPopulation
+from jaxmix.status import InputError
 
 _MOST = 0.9 / 3**0.5  # slope that keeps a probability inside [0, 1] with a margin
 
@@ -150,10 +153,12 @@ def _design(
     noise: float,
 ) -> ContinuousPopulation:
     """Check the parameters and return what the two designs share: all but the treatment."""
-    check_range("proxy_strength", proxy_strength, 0.0, float("inf"))
-    check_range("zt_strength", zt_strength, 0.0, 1.0)
-    if is_concrete(noise) and not noise > 0:
-        raise ValueError(f"noise is {noise}: use a number above 0")
+    arguments.whole("num_classes", k, least=1)
+    scalar("proxy_strength", proxy_strength, 0.0, float("inf"))
+    scalar("zt_strength", zt_strength, 0.0, 1.0)
+    traced = isinstance(noise, jax.core.Tracer)
+    if not traced and not (arguments.as_number(noise) or 0) > 0:
+        raise InputError(f"noise is {arguments.told(noise)}: use a number above 0")
     pi = numbers("shares", 1 + jnp.arange(k) / 2 if shares is None else shares, k)
     check_shares(pi)
     delta = numbers("effects", jnp.linspace(-1.0, 1.5, k) if effects is None else effects, k)
@@ -175,7 +180,7 @@ def _vertices(k: int, name: str, d: int | None) -> Float[Array, "k d"]:
     least = max(k - 1, 1)
     if d is None:
         d = least
-    if d < least:
+    if arguments.whole(name, d, least=1) < least:
         raise ValueError(
             f"{name} is {d}: with linear features {k} classes need at least {least} columns a side"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -49,7 +50,7 @@ def progress_bar(
 def fit_progress() -> Iterator[Callable[[int, int], None]]:
     """Show what a fit is at, and give the function that takes resamples done and in all."""
     with progress_bar(
-        rich.progress.SpinnerColumn(),
+        rich.progress.SpinnerColumn("dots" if _can_show("⠋") else "line"),
         rich.progress.TextColumn("{task.fields[stage]}"),
         rich.progress.BarColumn(),
         rich.progress.TextColumn("{task.fields[resamples]}"),
@@ -69,3 +70,12 @@ def fit_progress() -> Iterator[Callable[[int, int], None]]:
             )
 
         yield update
+
+
+def _can_show(letter: str) -> bool:
+    """Whether the terminal has a letter."""
+    try:
+        letter.encode(getattr(sys.stderr, "encoding", None) or "ascii")
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -12,7 +12,7 @@ import rich.progress
 import typer
 
 from jaxmix import study
-from jaxmix.report.files import check_folder
+from jaxmix.report.files import check_outputs, expand
 from jaxmix.report.plots import figure_class
 from jaxmix.report.progress import progress_bar
 from jaxmix.report.tables import Table, number
@@ -131,7 +131,8 @@ def simulate_command(
         raise InputError(f"-n is {rows}; it has to be at least 1")
     if not 0 <= seed < 1 << 63:
         raise InputError(f"--seed is {seed}; it has to lie between 0 and 2^63 - 1")
-    check_folder(output)
+    population, output = expand(population), expand(output)
+    check_outputs({"--output": output}, {"the population": population})
     simulate.check_ending(output)
     spec = population_of_file(str(population))
     drawn = simulate.draw(spec, rows, seed, with_class=with_class)
@@ -143,8 +144,13 @@ def simulate_command(
 def _store(config: pathlib.Path, out: pathlib.Path | None, overrides: list[str] | None) -> (
     study.Store
 ):  # fmt: skip
+    config = expand(config)
     loaded = study.load(config, overrides or ())
-    return study.Store(out or pathlib.Path("out", loaded.name), loaded)
+    store = study.Store(expand(out or pathlib.Path("out", loaded.name)), loaded)
+    if store.folder.is_dir():  # in one that is yet to be made, nothing is written over
+        written = {"the manifest": store.manifest_path, "the summary": store.summary_path}
+        check_outputs(written, {"the configuration": config})
+    return store
 
 
 def _needs_cells(store: study.Store) -> None:

@@ -194,7 +194,11 @@ def from_source(source: Source) -> Config:
     for number, figure in enumerate(figures, 1):
         place = "figure" if number == 1 else f"figure#{number}"
         check_figure(source, place, figure, names, estimators)
-    files = [figure["file"] for figure in figures if "file" in figure]
+    # As `figures.draw` names them.
+    files = [
+        figure.get("file", data["name"] if len(figures) == 1 else f"{data['name']}_{number}")
+        for number, figure in enumerate(figures, 1)
+    ]
     for file in {file for file in files if files.count(file) > 1}:
         source.fail(("figure", "file"), f"two figures go to the file {file!r}; name another")
     return Config(

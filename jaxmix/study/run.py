@@ -6,10 +6,13 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
+from jaxmix import arguments
+from jaxmix.status import InputError
 from jaxmix.study import summary
 from jaxmix.study.config import Cell, Config
-from jaxmix.study.store import Store, parquet
+from jaxmix.study.store import Store
 from jaxmix.study.sweep import blocks
+from jaxmix.study.tables import parquet
 
 Progress = Callable[[int, int], None]
 """Called with the number of complete cells, and of replicates computed by this process."""
@@ -68,6 +71,12 @@ def run(
     >>> [round(line["value"], 1) for line in lines if line["metric"] == "effect_2_mean"]
     [0.8]
     """
+    arguments.instance("config", config, Config, "give what study.load returns")
+    if not isinstance(folder, str | pathlib.PurePath) or not str(folder) or "\0" in str(folder):
+        raise InputError(f"folder is {arguments.told(folder)}: give the name of a folder")
+    if chunk_size is not None:
+        chunk_size = arguments.whole("chunk_size (--chunk-size)", chunk_size, least=1)
+    arguments.callback("progress", progress)
     parquet()
     store = Store(pathlib.Path(folder), config)
     store.open()

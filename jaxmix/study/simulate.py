@@ -15,7 +15,7 @@ from jaxmix.report.files import write_whole
 from jaxmix.report.tables import number
 from jaxmix.status import InputError
 from jaxmix.study.population import PopulationSpec
-from jaxmix.study.store import parquet
+from jaxmix.study.tables import parquet
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,6 +10,7 @@ import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
+from jaxmix import arguments
 from jaxmix.status import InputError
 
 
@@ -40,10 +41,17 @@ class Source:
     @classmethod
     def read(cls, path: str | pathlib.Path, overrides: Sequence[str] = ()) -> Source:
         """Read a file and apply ``"key=value"`` overrides."""
+        if not isinstance(path, str | pathlib.PurePath) or "\0" in str(path):
+            raise InputError(f"path is {arguments.told(path)}: give the name of a TOML file")
+        listed = isinstance(overrides, Sequence) and not isinstance(overrides, str)
+        if not listed or not all(isinstance(override, str) for override in overrides):
+            told = arguments.told(overrides)
+            raise InputError(f"overrides is {told}: give a list of texts, as 'num_replicates=20'")
         try:
             text = pathlib.Path(path).read_text(encoding="utf-8-sig")
         except OSError as error:
-            raise InputError(f"{str(path)!r} cannot be read ({error.strerror})") from None
+            told = arguments.told(str(path))
+            raise InputError(f"{told} cannot be read ({error.strerror})") from None
         except UnicodeDecodeError:
             raise InputError(f"{str(path)!r} is not a text file in UTF-8") from None
         try:

@@ -26,12 +26,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxmix.report.files import write_whole
-from jaxmix.status import InputError, Status
+from jaxmix.status import InputError
 from jaxmix.study.config import Cell, Config
-from jaxmix.study.sweep import Block
+from jaxmix.study.tables import VECTORS, TableWriter, parquet, reading
 
 try:
     import fcntl
@@ -39,18 +38,11 @@ except ModuleNotFoundError:  # no such locks on this system: one process for eac
     fcntl = None  # type: ignore[assignment]
 
 _SCHEMA = 1
-_VECTORS = ("effects", "shares")
-
-
-def parquet() -> Any:
-    """Return pyarrow with the modules that are used, or say what to install."""
-    try:
-        import pyarrow
-        import pyarrow.compute
-        import pyarrow.parquet
-    except ModuleNotFoundError:
-        raise InputError("studies need the extra 'io': pip install 'jaxmix[io]'") from None
-    return pyarrow
+_ALWAYS = {
+    "estimator", "replicate", "status", "ate", "error", *VECTORS, "true_ate", "true_effects",
+    "true_shares",
+}  # fmt: skip
+_SHOWN = (".csv", ".png", ".pdf", ".svg")  # what summaries and figures end in
 
 
 class Store:
@@ -104,14 +96,12 @@ class Store:
         if not self.folder.is_dir():
             return
         if not self.manifest_path.is_file():
-            # A folder in the making has locks and partial files only, and their folders.
-            found = [p.relative_to(self.folder).parts for p in self.folder.rglob("*")]
-            visible = [p for p in found if not any(part.startswith(".") for part in p)]
-            if any(p != ("replicates",) for p in visible):
+            if self._holds_other_files():
                 raise InputError(
                     f"the folder {str(self.folder)!r} holds other files and no study; "
                     "name an empty folder by --out"
                 )
+            self._check_tables()
             return
         before = self.manifest()
         if before["name"] != self.config.name:
@@ -127,6 +117,34 @@ class Store:
                 f"{before['name']!r} does not have now: its seed, estimators, replicates or "
                 "factors were changed; name another folder by --out"
             )
+        self._check_tables()
+
+    def _holds_other_files(self) -> bool:
+        """Whether a folder without a manifest is somebody else's.
+
+        One in the making has locks and partial files only, and their folders. One whose manifest
+        was lost has this study's tables, and what was made of them.
+        """
+        found = [p.relative_to(self.folder).parts for p in self.folder.rglob("*")]
+        visible = {p for p in found if not any(part.startswith(".") for part in p)}
+        tables = {("replicates", self.table_path(cell).name) for cell in self.config.cells}
+        others = visible - {("replicates",)} - tables
+        if visible & tables:
+            others = {p for p in others if len(p) > 1 or not p[0].endswith(_SHOWN)}
+        return bool(others)
+
+    def _check_tables(self) -> None:
+        """Refuse tables that are not whole, by what stands at their ends."""
+        rows = self.config.num_replicates * len(self.config.estimators)
+        for cell in self.config.cells:
+            path = self.table_path(cell)
+            if not path.exists():
+                continue
+            with reading(path), parquet().parquet.ParquetFile(path) as file:
+                if file.metadata.num_rows != rows:
+                    raise ValueError(f"{file.metadata.num_rows} rows instead of {rows}")
+                if missing := _ALWAYS - set(file.schema_arrow.names):
+                    raise ValueError(f"it has no column {sorted(missing)[0]!r}")
 
     def open(self) -> None:
         """Make the folder and note down what runs."""
@@ -155,14 +173,14 @@ class Store:
             content = json.loads(self.manifest_path.read_text())
         except (OSError, ValueError):
             content = None
-        if not isinstance(content, dict) or not {"schema", "name", "planned", "cells"} <= set(
-            content
-        ):
+        if not _is_manifest(content):
             raise InputError(
-                f"{str(self.manifest_path)!r} is no manifest of a study; "
-                "name another folder by --out"
+                f"{str(self.manifest_path)!r} is no manifest of a study, or is cut short; if this "
+                "is the study's folder, delete that file and run the study again (its tables are "
+                "kept), else name another folder by --out"
             )
-        return content
+        manifest: dict[str, Any] = content
+        return manifest
 
     def note(self, cell: Cell, seconds: float) -> None:
         """Note down how long a cell took, and on what."""
@@ -233,114 +251,17 @@ class Store:
                 shutil.rmtree(path, ignore_errors=True)
 
 
-class TableWriter:
-    """Writes blocks of replicates as row groups of one parquet file."""
-
-    def __init__(self, path: pathlib.Path, config: Config, cell: Cell) -> None:
-        self.path, self.config, self.cell = path, config, cell
-        self.writer: Any = None
-
-    def __enter__(self) -> TableWriter:
-        """Return the writer itself."""
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        """Finish the file."""
-        if self.writer is not None:
-            self.writer.close()
-
-    def write(self, block: Block) -> None:
-        """Append the replicates of a block."""
-        table = to_table(block, self.config, self.cell)
-        if self.writer is None:
-            self.writer = parquet().parquet.ParquetWriter(
-                self.path, table.schema, compression="zstd", use_dictionary=True
-            )
-        self.writer.write_table(table)
-
-
-def to_table(block: Block, config: Config, cell: Cell) -> Any:
-    """Return a block as an Arrow table: the replicates in order, within each the estimators."""
-    pa = parquet()
-    labels = [chosen.label for chosen in config.estimators]
-    size, many = len(block.truth.ate), len(labels)
-
-    def interleave(parts: list[Any]) -> np.ndarray:
-        return np.stack(parts, axis=1).reshape(size * many, *parts[0].shape[1:])
-
-    def repeated(values: Any) -> np.ndarray:
-        return np.repeat(values, many, axis=0)
-
-    def coded(codes: np.ndarray, texts: list[str]) -> Any:
-        return pa.DictionaryArray.from_arrays(pa.array(codes.astype(np.int8)), texts)
-
-    statuses = interleave([np.asarray(e.status) for e in block.estimates])
-    columns: dict[str, Any] = {
-        "cell": coded(np.zeros(size * many), [cell.hash]),
-        **{name: _constant(value, size * many) for name, value in cell.factors},
-        "estimator": coded(np.tile(np.arange(many), size), labels),
-        "replicate": pa.array(repeated(np.arange(block.start, block.start + size))),
-        "status": coded(_status_codes(statuses), [status.name for status in Status]),
-        "ate": pa.array(interleave([e.ate for e in block.estimates]).astype(float)),
-        "error": pa.array(interleave([_error(e, block.truth) for e in block.estimates])),
-        **{
-            name: _vectors([getattr(e, name) for e in block.estimates], size)
-            for name in _VECTORS
-        },
-    }  # fmt: skip
-    if config.intervals is not None:
-        for part in ("se", "lower", "upper"):
-            found = [getattr(spread, part) for spread in block.spreads]
-            columns[f"ate_{part}"] = pa.array(
-                interleave([ate for ate, _, _ in found]).astype(float)
-            )
-            for position, name in enumerate(_VECTORS, 1):
-                columns[f"{name}_{part}"] = _vectors([f[position] for f in found], size)
-    truth = block.truth
-    columns["true_ate"] = pa.array(repeated(truth.ate).astype(float))
-    for name in _VECTORS:
-        columns[f"true_{name}"] = _vectors([getattr(truth, name)] * many, size)
-    if config.bound:
-        for name in ("bound_ate", "bound_error"):
-            columns[name] = pa.array(repeated(getattr(truth, name)).astype(float))
-    return pa.table(columns)
-
-
-def _constant(value: Any, size: int) -> Any:
-    """Return a column that repeats a factor's value, a list as text."""
-    pa = parquet()
-    if not isinstance(value, (bool, int, float, str)):
-        value = json.dumps(value)
-    return pa.array([value] * size) if isinstance(value, (bool, str)) else pa.array(
-        np.full(size, value, float if isinstance(value, float) else np.int64)
-    )  # fmt: skip
-
-
-def _status_codes(statuses: np.ndarray) -> np.ndarray:
-    members = np.array([int(status) for status in Status])
-    return np.searchsorted(members, statuses)
-
-
-def _error(estimate: Any, truth: Any) -> np.ndarray:
-    """Return the squared errors of effects and shares, summed; NaN where there are no classes."""
-    if estimate.effects.shape != truth.effects.shape:
-        return np.full(len(truth.ate), np.nan)
-    with np.errstate(over="ignore", invalid="ignore"):  # then infinite, or NaN: no number
-        parts = (estimate.effects - truth.effects) ** 2 + (estimate.shares - truth.shares) ** 2
-        return parts.sum(-1).astype(float)
-
-
-def _vectors(parts: list[np.ndarray], size: int) -> Any:
-    """Interleave the vectors of several estimators as lists; null where one has no classes."""
-    pa = parquet()
-    lengths = np.array([part.shape[1] for part in parts])
-    flat = np.concatenate(parts, axis=1).astype(float).reshape(-1)
-    ends = np.cumsum(np.tile(lengths, size))
-    offsets = np.concatenate([[0], ends]).astype(np.int32)
-    missing = np.append(np.tile(lengths == 0, size), False)
-    if missing.any():
-        return pa.ListArray.from_arrays(pa.array(offsets, mask=missing), pa.array(flat))
-    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(flat))
+def _is_manifest(content: Any) -> bool:
+    """Whether a file holds all that is read of a manifest."""
+    if not isinstance(content, dict) or not {"schema", "name", "planned", "cells"} <= set(content):
+        return False
+    planned, cells = content["planned"], content["cells"]
+    return (
+        isinstance(planned, list)
+        and all(isinstance(cell, str) for cell in planned)
+        and isinstance(cells, dict)
+        and all(isinstance(cell, dict) for cell in cells.values())
+    )
 
 
 def _environment() -> dict[str, Any]:

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import pathlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,7 +16,8 @@ from jaxmix.report.files import write_whole
 from jaxmix.status import Status
 from jaxmix.study.config import Cell
 from jaxmix.study.statistics import Replicates, metrics_of
-from jaxmix.study.store import Store, parquet
+from jaxmix.study.store import Store
+from jaxmix.study.tables import parquet, reading
 
 _BATCH = 1 << 16
 _ESTIMATED = ("ate", "effects", "shares")
@@ -25,8 +27,13 @@ FIXED = ("estimator", "num_replicates", "num_failed", "metric", "value", "mc_se"
 
 def replicates(store: Store, cell: Cell) -> dict[str, Replicates]:
     """Read what each estimator did in a cell, by label."""
-    pa = parquet()
     path = store.table_path(cell)
+    with reading(path):
+        return _read(store, cell, path)
+
+
+def _read(store: Store, cell: Cell, path: pathlib.Path) -> dict[str, Replicates]:
+    pa = parquet()
     factors = {name for name, _ in cell.factors}
     names = [
         name
@@ -84,8 +91,10 @@ def _replicates(found: dict[str, Any]) -> Replicates:
 
 def mean_of(store: Store, cell: Cell, column: str) -> float:
     """Return the mean of a column of numbers over a cell, reading nothing else."""
-    table = parquet().parquet.read_table(store.table_path(cell), columns=[column])
-    return float(np.mean(table[column].to_numpy()))
+    path = store.table_path(cell)
+    with reading(path):
+        table = parquet().parquet.read_table(path, columns=[column])
+        return float(np.mean(table[column].to_numpy()))
 
 
 def _to_numpy(column: Any) -> Any:

@@ -56,8 +56,9 @@ def names_of(frame: Any) -> list[str]:
     """Return the column names of any supported table."""
     if isinstance(frame, Mapping):
         return list(frame)
-    names = getattr(frame, "column_names", None)  # Arrow
-    if names is None and not hasattr(frame, "collect"):  # a lazy frame has no rows yet
+    given = not isinstance(frame, type)  # a class of tables has columns too, but no rows
+    names = getattr(frame, "column_names", None) if given else None  # Arrow
+    if names is None and given and not hasattr(frame, "collect"):  # a lazy frame has no rows yet
         names = getattr(frame, "columns", None)  # pandas, polars
     if names is None:
         raise InputError(
