@@ -311,10 +311,11 @@ def _reaches(
     that the arm does not see at all, such as an x that is constant there, it knows nothing.
     """
     seen = inverse @ zx  # a projection, whose trace is the rank
-    slack = jnp.sqrt(jnp.finfo(target.dtype).eps)
-    missed = target - target @ seen
-    unseen = (jnp.diagonal(seen) < slack) & (jnp.abs(missed) > slack * jnp.linalg.norm(target))
-    reached = jnp.linalg.norm(missed) <= slack * jnp.linalg.norm(target)
+    eps = jnp.finfo(target.dtype).eps
+    missed, slack = target - target @ seen, jnp.sqrt(eps) * jnp.linalg.norm(target)
+    # The diagonal of a projection holds squares: of the sine between a feature and what is seen.
+    unseen = (jnp.diagonal(seen) < eps) & (jnp.abs(missed) > slack)
+    reached = jnp.linalg.norm(missed) <= slack
     return reached | (_is_full(seen, zx, None) & ~jnp.any(unseen))
 
 

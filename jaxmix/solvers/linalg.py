@@ -38,6 +38,22 @@ def cutoff(matrix: Float[Array, "d_z d_x"]) -> float:
     return 8.0 * max(matrix.shape) * float(jnp.finfo(matrix.dtype).eps)
 
 
+def power_of_two(size: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Return the largest power of two that is not above a positive number; 1 for 0.
+
+    Dividing by it costs no digit: what is to be squared is brought to order one by it first. It
+    counts as fixed where derivatives are taken.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> power_of_two(jnp.array([5.0, 0.25, 0.0])).tolist()
+    [4.0, 0.25, 1.0]
+    """
+    size = jax.lax.stop_gradient(jnp.where((size > 0) & jnp.isfinite(size), size, 1.0))
+    return jnp.ldexp(jnp.ones_like(size), jnp.frexp(size)[1] - 1)
+
+
 @jax.custom_jvp
 def inverse(matrix: Float[Array, "d d"]) -> Float[Array, "d d"]:
     """Invert a square matrix (Gauss-Jordan with partial pivoting, unrolled where small).
