@@ -209,6 +209,8 @@ class CausalData:
             if weights_kind == "frequency":
                 weight, multiplicity = None, weight
             else:
+                # Of order one first, by a power of two: their sum may be no number.
+                weight = np.ldexp(weight, -np.frexp(weight.max())[1])
                 weight = weight / weight.mean()
 
         for name, role in roles.items():

@@ -12,8 +12,8 @@ from jaxtyping import Array
 
 from jaxmix.data import CausalData
 from jaxmix.estimates import Diagnostics
-from jaxmix.estimators.bridge import proxy_singular_values, weakest_direction
-from jaxmix.features import Views, constant_within_arms
+from jaxmix.estimators.bridge import proxy_singular_values, short_of_rank, weakest_direction
+from jaxmix.features import Views, copies, nothing_left
 from jaxmix.inference import asymptotic
 from jaxmix.inference.level_tests import left_to_test
 from jaxmix.inference.specification import (
@@ -24,6 +24,7 @@ from jaxmix.inference.specification import (
 )
 from jaxmix.moments import Moments, from_rows
 from jaxmix.plan import Estimator
+from jaxmix.redundancy import notes_on_copies
 from jaxmix.status import Status
 
 _STARTS = ("log_likelihood", "num_starts", "num_agree", "runner_up", "decrement", "steps")
@@ -77,12 +78,14 @@ class _Contrast:
 
 @dataclasses.dataclass(frozen=True)
 class _SingularValues:
-    """The singular values of the proxies' moments, by arm."""
+    """The singular values of the proxies' moments by arm, and where those used are rounding."""
 
     estimator: Estimator
 
-    def __call__(self, moments: Moments) -> Array:
-        return proxy_singular_values(moments, form=self.estimator.form)
+    def __call__(self, moments: Moments) -> tuple[Array, Array]:
+        form = self.estimator.form
+        short = short_of_rank(moments, self.estimator.num_classes, form=form)
+        return proxy_singular_values(moments, form=form), short
 
 
 def diagnose(
@@ -95,7 +98,7 @@ def diagnose(
 ) -> tuple[Diagnostics, bool]:
     """Return the diagnostics, and whether the proxies are weak where they were used."""
     k = estimator.num_classes
-    values = np.asarray(evaluate(Statistic(_SingularValues(estimator)), views))
+    values, short = map(np.asarray, evaluate(Statistic(_SingularValues(estimator)), views))
     used = values.shape[1]
     if k is not None:
         # Where the constant was partialled out it is not among the singular values.
@@ -111,9 +114,11 @@ def diagnose(
         noise = np.max([(np.asarray(side) ** 2).sum(1) for side in sides], axis=0)
         for i in relevant:
             value = values[i, used - 1]
-            if noise[i] > 0 or value == 0:
-                # A singular value that is zero without noise: an empty or a structural cell.
-                strengths[arms[i]] = float(value**2 / noise[i]) if noise[i] > 0 else 0.0
+            if short[i] or value == 0:
+                # Rounding has no noise to be compared with; nor has an empty or a structural cell.
+                strengths[arms[i]] = 0.0
+            elif noise[i] > 0:
+                strengths[arms[i]] = float(value**2 / noise[i])
     stats = {name: float(value) for name, value in point["stats"].items() if np.ndim(value) == 0}
     if estimator.level == 4:
         test = overidentification(views, rank=k, form=estimator.form, estimand=estimator.estimand)
@@ -188,8 +193,10 @@ def warnings_of(
                 f"the mean outcome under {data.treatment}={arm} came out outside the "
                 "outcome's range: weak proxies, or assumptions that do not hold"
             )
-    if point["status"] == Status.RANK_DEFICIENT:
-        found += constant_within_arms(data)
+    strengths = diagnostics.proxy_strength
+    if point["status"] == Status.RANK_DEFICIENT or 0.0 in strengths.values():
+        found += nothing_left(data, views, [arm for arm in strengths if strengths[arm] == 0.0])
+    found += notes_on_copies(copies(data, views))
     merged = len(point.get("effects", ())) - int(point["stats"].get("num_distinct", 10**6))
     if merged > 0:
         found.append(f"{merged} of the classes could not be told from the others and were merged")

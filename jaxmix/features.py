@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from jaxmix import arguments
+from jaxmix import arguments, redundancy
+from jaxmix.coding import Features, cell_features, check_varies, exponent, indicators, linear
 from jaxmix.columns import Column, label
 from jaxmix.data import CausalData
 from jaxmix.status import InputError
@@ -22,7 +23,6 @@ MAX_CELLS = 64
 MAX_OUTCOMES = 6
 """Most values of an outcome that is coded one-hot beside one-hot proxies."""
 
-_DEPENDENT = 1e-10  # share of a standardised column's variance left after the columns before it
 _LOOK = 20_000  # rows looked at before a column is sorted in full, to tell it is continuous
 _FEW = 1_000  # a column with more distinct values than this among them is continuous
 
@@ -114,7 +114,8 @@ def encode(data: CausalData, *, reduce: bool = False) -> Views:
     feature per combination of values that occurs; any other view is linear: the constant and
     the standardised columns, text columns inside it one-hot without their first level. Where
     covariates are present, or one view is linear, both views begin with the same features, the
-    constant and the standardised covariates, and a one-hot view drops its first cell. The
+    constant and the standardised covariates (of one that those before it nearly give, what they
+    leave), and a one-hot view drops its first cell. The
     outcome view is one-hot where both proxies are and the outcome has at most `MAX_OUTCOMES`
     values, and otherwise the constant and the standardised outcome.
 
@@ -133,8 +134,8 @@ def encode(data: CausalData, *, reduce: bool = False) -> Views:
     Raises
     ------
     InputError
-        For a joint one-hot coding over `MAX_CELLS` cells, columns that depend linearly on the
-        ones before them, and an arm with fewer than 2 max(d_z, d_x) rows.
+        For a joint one-hot coding over `MAX_CELLS` cells, text of too many levels, columns that
+        depend linearly on the ones before them, and an arm with fewer than 2 max(d_z, d_x) rows.
 
     Examples
     --------
@@ -161,32 +162,26 @@ def encode(data: CausalData, *, reduce: bool = False) -> Views:
     multiplicity = unit if data.multiplicity is None else data.multiplicity
     mass = weight * multiplicity
 
-    onehot = {name: _is_onehot(name, data) for name in ("z", "x")}
-    joint = all(onehot.values()) and not data.covariates
-    shared = np.empty((n, 0)) if joint else _linear(data.covariates, mass)
-    num_shared = shared.shape[1]
+    joint = _is_joint(data)
+    check_varies((data.outcome, *data.z, *data.x, *data.covariates))
+    shared = _shared(data, mass)
     sides = []
     for name in ("z", "x"):
-        columns: tuple[Column, ...] = getattr(data, name)
-        if onehot[name]:
-            cells = _joint_cells(name, columns)
-            if joint:
-                block = _indicators(cells)
-                ones = np.ones(block.shape[1])
-            else:
-                block = np.hstack([shared, _standardise(_indicators(cells)[:, 1:], mass)])
+        if joint:
+            block = indicators(_joint_cells(name, getattr(data, name)))
+            ones = np.ones(block.shape[1])
         else:
-            block = np.hstack([shared, _linear(columns, mass)[:, 1:]])
-        if not joint:
-            _check_independent(block, mass, _feature_names(data, name, onehot[name]), name)
+            block = redundancy.independent(shared, _own(data, name, mass), mass, name).block
             ones = np.eye(block.shape[1])[0]
         sides.append((jnp.asarray(block), jnp.asarray(ones)))
         del block
     (z, one_z), (x, one_x) = sides
 
     values = data.outcome.values
-    centre = np.average(values, weights=mass)
-    scale = np.sqrt(np.average((values - centre) ** 2, weights=mass))
+    power = exponent(values)
+    small = np.ldexp(values, -power)  # of order 1, so that its squares are numbers
+    centre = np.average(small, weights=mass)
+    scale = np.sqrt(np.average((small - centre) ** 2, weights=mass))
     onehot_y = joint and len(np.unique(values[:_LOOK])) <= MAX_OUTCOMES
     levels = np.unique(values) if onehot_y else values
     onehot_y &= len(levels) <= MAX_OUTCOMES
@@ -194,8 +189,8 @@ def encode(data: CausalData, *, reduce: bool = False) -> Views:
         y = (values[:, None] == levels).astype(np.float64)
         one_y, value_y = np.ones(len(levels)), levels
     else:
-        y = np.stack([unit, (values - centre) / scale], axis=1)
-        one_y, value_y = np.array([1.0, 0.0]), np.array([centre, scale])
+        y = np.stack([unit, (small - centre) / scale], axis=1)
+        one_y, value_y = np.array([1.0, 0.0]), np.ldexp([centre, scale], power)
     least = 2 * max(z.shape[1], x.shape[1])
     for arm, size in data.arm_sizes().items():
         if size < least:
@@ -217,7 +212,7 @@ def encode(data: CausalData, *, reduce: bool = False) -> Views:
         range_y=jnp.asarray([values.min(), values.max()]),
         cluster=None if data.cluster is None else jnp.asarray(data.cluster),
         num_arms=len(data.arms),
-        num_shared=num_shared,
+        num_shared=0 if joint else shared.block.shape[1],
         num_clusters=0 if data.cluster is None else int(data.cluster.max()) + 1,
         repeated=data.multiplicity is not None,
         onehot_y=onehot_y,
@@ -257,23 +252,92 @@ def distinct(data: CausalData) -> CausalData:
     )
 
 
-def constant_within_arms(data: CausalData) -> list[str]:
-    """Return, in words, which covariates and proxies do not vary within an arm.
+def copies(data: CausalData, views: Views) -> list[redundancy.Copy]:
+    """Return the proxies of one side that the other side gives, nearly or exactly.
 
-    Such a column makes the moments of that arm singular.
+    Parameters
+    ----------
+    data, views
+        A table and its features.
     """
-    found = []
-    for column in (*data.covariates, *data.z, *data.x):
-        values = _indicators(column.values)[:, 1:] if column.levels else column.values[:, None]
-        for arm, name in enumerate(data.arms):
-            here = values[data.t == arm]
-            flat = (here == here[0]).all(axis=0)
-            for level in np.flatnonzero(flat):
-                what = f" (level {column.levels[level + 1]!r})" if column.levels else ""
-                found.append(
-                    f"column {column.name!r}{what} does not vary where {data.treatment} is {name}"
-                )
-    return found
+    rows = data if len(data.t) == len(views.t) else distinct(data)
+    shared = max(views.num_shared, 1)
+    sides = []
+    for name, block in (("z", views.z), ("x", views.x)):
+        columns: tuple[Column, ...] = getattr(rows, name)
+        own, start = [], shared
+        for column in columns:
+            if _is_onehot(name, data):
+                own.append(indicators(np.unique(column.values, return_inverse=True)[1])[:, 1:])
+            else:
+                width = len(column.levels) - 1 if column.levels else 1
+                own.append(np.asarray(block[:, start : start + width]))
+                start += width
+        names = tuple(column.name for column in columns)
+        features = np.asarray(block[:, shared:])
+        sides.append(redundancy.Side(name, names, tuple(own), features, _is_onehot(name, data)))
+    first = np.asarray(views.z[:, :shared]) if views.num_shared else np.ones((len(rows.t), 1))
+    return redundancy.copies(first, sides, np.asarray(views.weight * views.multiplicity))
+
+
+def refuse_copies(data: CausalData, views: Views) -> None:
+    """Refuse a proxy that the other side gives exactly; see `copies`."""
+    redundancy.refuse_copies(copies(data, views))
+
+
+def nothing_left(data: CausalData, views: Views, arms: Sequence[str]) -> list[str]:
+    """Return, in words, what makes E[z x] singular: proxies and covariates given by others.
+
+    Parameters
+    ----------
+    data, views
+        A table and its features.
+    arms
+        Labels of the arms to look at; others stand for all rows, treatment among what is given.
+    """
+    rows = data if len(data.t) == len(views.t) else distinct(data)
+    mass = np.asarray(views.weight * views.multiplicity)
+    first = _shared(rows, mass)
+    found: list[str] = []
+    for arm in arms:
+        within = arm in data.arms
+        here = rows.t == data.arms.index(arm) if within else np.ones(len(rows.t), bool)
+        where = f" where {data.treatment} is {arm}" if within else ""
+        given = first if within else first.join(_treatment(rows, mass))
+        root = np.sqrt(mass[here] / mass[here].sum())
+        own: list[str] = []
+        for name in ("z", "x"):
+            whole = given.join(linear(getattr(rows, name), mass, name))
+            own += redundancy.nothing_left(whole.block[here], whole.names, root, where)
+        sides = (" and ".join(repr(c.name) for c in getattr(data, name)) for name in ("z", "x"))
+        found += own or ["nothing relates z ({}) to x ({}){}".format(*sides, where)]
+    return list(dict.fromkeys(found))
+
+
+def _treatment(data: CausalData, mass: np.ndarray) -> Features:
+    column = Column(data.treatment, data.t, data.arms)
+    made = linear((column,), mass, "treatment")
+    return dataclasses.replace(made, names=("", *(["the treatment"] * (len(data.arms) - 1))))
+
+
+def _shared(data: CausalData, mass: np.ndarray) -> Features:
+    """Return the constant and the covariates."""
+    made = linear(data.covariates, mass, "covariates")
+    constant = Features(made.block[:, :1], made.names[:1], made.size[:1])
+    return redundancy.independent(constant, made, mass, "covariates", apart=True)
+
+
+def _own(data: CausalData, name: str, mass: np.ndarray) -> Features:
+    """Return the constant and the features of a view beside a linear one or covariates."""
+    columns: tuple[Column, ...] = getattr(data, name)
+    if _is_onehot(name, data):
+        return cell_features(_joint_cells(name, columns), mass, name)
+    return linear(columns, mass, name)
+
+
+def _is_joint(data: CausalData) -> bool:
+    """Whether both views are one-hot and share nothing."""
+    return all(_is_onehot(name, data) for name in ("z", "x")) and not data.covariates
 
 
 def _is_onehot(name: str, data: CausalData) -> bool:
@@ -333,50 +397,3 @@ def cells_like(
             raise InputError(f"the {view} values {named} do not occur in the data of the fit")
     position = np.array([index[name] for name in own])[_joint_cells(view, columns)]
     return (position[:, None] == np.arange(len(names))).astype(np.float64)
-
-
-def _indicators(cells: np.ndarray) -> np.ndarray:
-    return (cells[:, None] == np.arange(cells.max() + 1)).astype(np.float64)
-
-
-def _linear(columns: Sequence[Column], mass: np.ndarray) -> np.ndarray:
-    """Return the constant and the standardised columns, text as indicators without the first."""
-    widths = [len(c.levels) - 1 if c.levels else 1 for c in columns]
-    block = np.ones((len(mass), 1 + sum(widths)))
-    start = 1
-    for column, width in zip(columns, widths, strict=True):
-        raw = _indicators(column.values)[:, 1:] if column.levels else column.values[:, None]
-        block[:, start : start + width] = _standardise(raw, mass)
-        start += width
-    return block
-
-
-def _standardise(block: np.ndarray, mass: np.ndarray) -> np.ndarray:
-    centred = block - np.average(block, axis=0, weights=mass)
-    scale = np.sqrt(np.average(centred**2, axis=0, weights=mass))
-    centred /= np.where(scale > 0, scale, 1.0)
-    return centred
-
-
-def _feature_names(data: CausalData, view: str, onehot: bool) -> list[str]:
-    names = [""]
-    for column in (*data.covariates, *(() if onehot else getattr(data, view))):
-        names += [column.name] * (len(column.levels) - 1 if column.levels else 1)
-    return names
-
-
-def _check_independent(
-    block: np.ndarray, mass: np.ndarray, names: Sequence[str], view: str
-) -> None:
-    """Refuse a feature that is a linear combination of those before it."""
-    gram = (block * mass[:, None]).T @ block / mass.sum()
-    for j in range(len(gram)):
-        # Cholesky, a column at a time: what the earlier columns leave of this one's variance.
-        if gram[j, j] <= _DEPENDENT:
-            culprit = f"column {names[j]!r}" if j < len(names) else "the one-hot coding"
-            raise InputError(
-                f"{culprit} of view {view} is a linear combination of the constant and the columns "
-                "before it (covariates first); leave it out"
-            )
-        gram[j:, j] /= np.sqrt(gram[j, j])
-        gram[j + 1 :, j + 1 :] -= np.outer(gram[j + 1 :, j], gram[j + 1 :, j])

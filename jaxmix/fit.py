@@ -28,10 +28,12 @@ from jaxmix.plan import AUTO, Estimator, check_arguments, check_choices, declare
 from jaxmix.result import Result
 from jaxmix.status import InputError, Status
 from jaxmix.uncertainty import Settings, uncertainty
+from jaxmix.units import of_order_one
 
 _REFINED = (Status.COMPLEX_SPECTRUM, Status.INDEFINITE_MOMENTS, Status.OUT_OF_RANGE)
 
 
+@of_order_one
 def fit(
     data: CausalData,
     *,
@@ -151,6 +153,7 @@ def fit(
             beside = dataclasses.replace(beside, num_classes=chosen.recommended)
     with jax.enable_x64(True):
         views = features.encode(data, reduce=True)
+        features.refuse_copies(data, views)
         k = headline.num_classes
         if k is not None and k > views.max_rank:
             raise InputError(

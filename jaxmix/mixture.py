@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from jaxmix.solvers.linalg import power_of_two
 from jaxmix.status import Status, where, worst
 
 
@@ -57,9 +58,10 @@ class EffectLaw:
     @property
     def spread(self) -> Float[Array, ""]:
         """The standard deviation of the class effects; its derivative is 0 where it is 0."""
-        variance = self.variance
+        unit = power_of_two(jnp.abs(self.effects).max(axis=-1))
+        variance = dataclasses.replace(self, effects=self.effects / unit[..., None]).variance
         apart = variance > 0
-        return jnp.where(apart, jnp.sqrt(jnp.where(apart, variance, 1.0)), 0.0)
+        return unit * jnp.where(apart, jnp.sqrt(jnp.where(apart, variance, 1.0)), 0.0)
 
     def share_harmed(self, better: str = "higher") -> Float[Array, ""]:
         """Return the share of people in classes whose *average* effect is harmful.

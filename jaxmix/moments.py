@@ -30,6 +30,8 @@ class Moments:
         ``(a, d_z, d_x, d_y)``: ``E[1{T=t} phi_z x phi_x x phi_y]``.
     gram_z
         ``(a, d_z, d_z)``: ``E[1{T=t} phi_z phi_z']``, the weight of two-stage least squares.
+    square_x
+        ``(a, d_x)``: ``E[1{T=t} phi_x^2]``, the size of which rounding is measured.
     one_z, one_x, one_y
         Vectors that give the constant 1 from each view.
     value_y
@@ -48,6 +50,7 @@ class Moments:
 
     tensor: Float[Array, "a d_z d_x d_y"]
     gram_z: Float[Array, "a d_z d_z"]
+    square_x: Float[Array, "a d_x"]
     one_z: Float[Array, " d_z"]
     one_x: Float[Array, " d_x"]
     one_y: Float[Array, " d_y"]
@@ -141,6 +144,7 @@ def from_rows(views: Views, *, covariance: bool = False) -> Moments:
         sums = [
             jnp.matmul(by_arm_y.T, zx, precision="highest"),
             jnp.matmul(by_arm.T, zz, precision="highest"),
+            jnp.matmul(by_arm.T, chunk.x**2, precision="highest"),
         ]
         if covariance:
             arm = (chunk.t[:, None] == jnp.arange(a)).astype(dtype)
@@ -154,7 +158,7 @@ def from_rows(views: Views, *, covariance: bool = False) -> Moments:
         return sums
 
     m = a * d_z * d_x * d_y
-    shapes: list[tuple[int, ...]] = [(a * d_y, d_z * d_x), (a, d_z * d_z)]
+    shapes: list[tuple[int, ...]] = [(a * d_y, d_z * d_x), (a, d_z * d_z), (a, d_x)]
     numbers = d_z * (d_x + d_z) + a * d_y
     if covariance:
         shapes += [(m, m), (m,), ()]
@@ -164,13 +168,14 @@ def from_rows(views: Views, *, covariance: bool = False) -> Moments:
     spread = None
     if covariance:
         flat = tensor.reshape(-1)
-        second, first, zeroth = sums[2:]
+        second, first, zeroth = sums[3:]
         centred = second - jnp.outer(first, flat) - jnp.outer(flat, first)
         centred += zeroth * jnp.outer(flat, flat)
         spread = centred * views.multiplicity.sum() / total**2
     return Moments(
         tensor=tensor,
         gram_z=(sums[1] / total).reshape(a, d_z, d_z),
+        square_x=sums[2] / total,
         one_z=views.one_z,
         one_x=views.one_x,
         one_y=views.one_y,
@@ -225,6 +230,7 @@ def from_counts(
     return Moments(
         tensor=tensor,
         gram_z=jax.vmap(jnp.diag)(tensor.sum((-1, -2))),
+        square_x=tensor.sum((-3, -1)),
         one_z=jnp.ones(d_z, dtype),
         one_x=jnp.ones(d_x, dtype),
         one_y=jnp.ones(d_y, dtype),

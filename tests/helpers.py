@@ -101,3 +101,22 @@ def shared_data(name: str) -> pathlib.Path:
     if not path.is_file():
         pytest.skip(f"the public data file {name} is not on this machine")
     return path
+
+
+def hidden_class_rows(n: int = 1200, seed: int = 11) -> dict[str, np.ndarray]:
+    """Return rows with one hidden binary class behind proxies of all kinds; the ATE of y is 1.45.
+
+    z1, z2, x1 are numbers, zb, xb two-valued, zc, xc texts; yb is a binary outcome, w a covariate.
+    """
+    r = np.random.default_rng(seed)
+    u = (r.random(n) < 0.45).astype(int)
+    z1, z2, x1 = (slope * u + r.normal(size=n) for slope in (1.5, -1.0, 1.2))
+    zb, xb = ((r.random(n) < np.where(u, *p)).astype(int) for p in ((0.8, 0.25), (0.75, 0.2)))
+    zc = np.array(["a", "b", "c"])[(r.random(n) * 1.5 + 1.4 * u).astype(int).clip(0, 2)]
+    xc = np.array(["p", "q", "r"])[(r.random(n) * 1.7 + 1.2 * u).astype(int).clip(0, 2)]
+    t = (r.random(n) < np.where(u, 0.7, 0.35)).astype(int)
+    y = 2.0 * u + t * (1 + u) + 0.5 * r.normal(size=n)
+    yb = (r.random(n) < 0.2 + 0.3 * u + 0.1 * t + 0.2 * u * t).astype(int)
+    frame = {"t": t, "y": y, "yb": yb, "z1": z1, "z2": z2, "x1": x1, "zb": zb, "xb": xb}
+    frame |= {"zc": zc, "xc": xc, "g": r.integers(0, 60, n), "w": r.uniform(0.5, 2.0, n)}
+    return frame | {"v": r.normal(size=n), "mass": r.integers(1, 9, n) / 2}

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from jaxmix.moments import Moments
-from jaxmix.solvers.linalg import Inverse, bordered_pinv, schur_complement
+from jaxmix.solvers.linalg import Inverse, Sizes, bordered_pinv, schur_complement
 from jaxmix.status import Solution, Status, settle, where, worst
 
 
@@ -51,10 +51,44 @@ def arm_inverses(moments: Moments, num_classes: int | None) -> Inverse:
     """Return the generalised inverse of ``E[1{T=t} phi_z phi_x']`` in every arm."""
     rank = kept_rank(moments, num_classes)
 
-    def invert(zx: Array, gram: Array) -> Inverse:
-        return bordered_pinv(zx, rank, num_shared=moments.num_shared, gram=gram)
+    def invert(zx: Array, gram: Array, square_x: Array) -> Inverse:
+        sizes = Sizes(jnp.sqrt(jnp.diagonal(gram)), jnp.sqrt(square_x), moments.num_rows)
+        return bordered_pinv(zx, rank, num_shared=moments.num_shared, gram=gram, sizes=sizes)
 
-    return jax.vmap(invert)(moments.zx, moments.gram_z)
+    return jax.vmap(invert)(moments.zx, moments.gram_z, moments.square_x)
+
+
+def short_of_rank(
+    moments: Moments, num_classes: int | None, *, form: str = "by_arm"
+) -> Bool[Array, " a"]:
+    """Return in which arms E[z x] has a smaller numerical rank than is used of it.
+
+    What is left of a proxy that the constant and the covariates give exactly is rounding, and
+    counts as nothing. Pooled, there is one answer for all arms.
+
+    Parameters
+    ----------
+    moments
+        The moments of the data.
+    num_classes
+        The rank that is used; None uses all of it.
+    form
+        As in `proxy_singular_values`.
+
+    Examples
+    --------
+    >>> import jaxmix as jm
+    >>> moments = jm.populations.paper_main().moments()
+    >>> short_of_rank(moments, 2).tolist()
+    [False, False]
+    """
+    if form == "pooled":
+        matrix, inverse, _ = _pooled_inverse(moments, num_classes)
+        return (inverse.deficient | ~_is_full(inverse.matrix @ matrix, matrix, num_classes))[None]
+    inverses = arm_inverses(moments, num_classes)
+    seen = jnp.einsum("txz,tzw->txw", inverses.matrix, moments.zx, precision="highest")
+    full = jax.vmap(lambda s, m: _is_full(s, m, num_classes))(seen, moments.zx)
+    return inverses.deficient | ~full
 
 
 def target_x(moments: Moments, estimand: str, arm: int) -> Float[Array, " d_x"]:
@@ -234,16 +268,27 @@ def _pooled_system(moments: Moments) -> tuple[Array, Array, Array, int]:
     return matrix, gram, right, moments.num_shared + len(p)
 
 
+def _pooled_inverse(moments: Moments, rank: int | None) -> tuple[Array, Inverse, Array]:
+    """Return the matrix of the pooled system, its inverse, and the right side."""
+    matrix, gram, right, num_shared = _pooled_system(moments)
+    shares = moments.arm_probabilities[1:]
+    squares = jnp.concatenate([shares, moments.square_x.sum(0)])
+    sizes = Sizes(jnp.sqrt(jnp.diagonal(gram)), jnp.sqrt(squares), moments.num_rows)
+    inverse = bordered_pinv(
+        matrix, kept_rank(moments, rank), num_shared=num_shared, gram=gram, sizes=sizes
+    )
+    return matrix, inverse, right
+
+
 def _pooled(
     moments: Moments, rank: int | None, arm: int
 ) -> tuple[Float[Array, " a"], Float[Array, ""], Bool[Array, ""]]:
     """Solve with one alpha for all arms; treatment enters linearly."""
-    matrix, gram, right, num_shared = _pooled_system(moments)
+    matrix, inverse, right = _pooled_inverse(moments, rank)
     num_others = moments.tensor.shape[0] - 1
     centre = moments.y_by_arm.sum()
     constant = jnp.concatenate([jnp.zeros(num_others, matrix.dtype), moments.one_x])
     right = right - centre * (matrix @ constant)
-    inverse = bordered_pinv(matrix, kept_rank(moments, rank), num_shared=num_shared, gram=gram)
     solution = inverse.matrix @ right
     shift = jnp.concatenate([jnp.zeros(1, solution.dtype), solution[:num_others]])
     target = target_x(moments, "ATE", arm)
@@ -262,10 +307,22 @@ def _reaches(
 
     Short of its full rank, a bridge is known only up to what E[z x] does not see; where the mean
     of phi_x has a part there (a category of x that never occurs in the arm), no number follows.
-    With more x than z and all of the rows' rank, the smallest bridge is taken.
+    With more x than z and all of the rows' rank, the smallest bridge is taken; but of a feature
+    that the arm does not see at all, such as an x that is constant there, it knows nothing.
     """
     seen = inverse @ zx  # a projection, whose trace is the rank
-    full = jnp.trace(seen) > min(zx.shape) - 0.5
-    missed = target - target @ seen
-    slack = jnp.sqrt(jnp.finfo(target.dtype).eps)
-    return full | (jnp.linalg.norm(missed) <= slack * jnp.linalg.norm(target))
+    eps = jnp.finfo(target.dtype).eps
+    missed, slack = target - target @ seen, jnp.sqrt(eps) * jnp.linalg.norm(target)
+    # The diagonal of a projection holds squares: of the sine between a feature and what is seen.
+    unseen = (jnp.diagonal(seen) < eps) & (jnp.abs(missed) > slack)
+    reached = jnp.linalg.norm(missed) <= slack
+    return reached | (_is_full(seen, zx, None) & ~jnp.any(unseen))
+
+
+def _is_full(
+    seen: Float[Array, "d_x d_x"], zx: Float[Array, "d_z d_x"], rank: int | None
+) -> Bool[Array, ""]:
+    """Whether all of a matrix's rank was there; at a rank by hand its inverse knows."""
+    if rank is not None:
+        return jnp.ones((), bool)
+    return jnp.trace(seen) > min(zx.shape) - 0.5

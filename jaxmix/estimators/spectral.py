@@ -13,7 +13,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float
 
-from jaxmix.estimators.bridge import PotentialMeans, target_x
+from jaxmix.estimators.bridge import PotentialMeans, short_of_rank, target_x
 from jaxmix.estimators.synthetic import outcome_scale, standard_zxy
 from jaxmix.mixture import EffectLaw, Mixture, range_status
 from jaxmix.moments import Moments
@@ -87,6 +87,9 @@ def solve(moments: Moments, k: int, *, arm: int = 1, estimand: str = "ATE") -> S
     a, d_z, d_x = zx.shape
     basis = dominant_subspace(zx.reshape(a * d_z, d_x), k)
     inverses = jax.vmap(lambda m: pinv(m @ basis, k))(zx)
+    broken = jnp.any(inverses.deficient)
+    if moments.num_shared:  # beside the constant, whose size hides that a proxy does not vary
+        broken = broken | jnp.any(short_of_rank(moments, k))
     operators = jnp.einsum("tkz,tzx,xj->tkj", inverses.matrix, zxy, basis, precision="highest")
 
     direction = jax.lax.stop_gradient(_best_direction(operators, arm))
@@ -109,7 +112,7 @@ def solve(moments: Moments, k: int, *, arm: int = 1, estimand: str = "ATE") -> S
     value = Mixture(shares[order], means[:, order], (basis @ rows.T)[:, order])
     gaps = jnp.abs(values[:, None] - values[None, :]) + jnp.where(jnp.eye(k), jnp.inf, 0.0)
     status = worst(
-        where(jnp.any(inverses.deficient), Status.RANK_DEFICIENT),
+        where(broken, Status.RANK_DEFICIENT),
         where(imaginary > jnp.sqrt(jnp.finfo(zx.dtype).eps), Status.COMPLEX_SPECTRUM),
         # Without what is only a sum that differs from 1, which the projection mends too.
         range_status(

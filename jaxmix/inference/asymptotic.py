@@ -21,6 +21,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxmix.features import Views
 from jaxmix.moments import Moments, from_rows
+from jaxmix.solvers.linalg import power_of_two
 
 
 def influence(statistic: Callable[[Moments], Any], views: Views) -> Any:
@@ -150,12 +151,14 @@ def standard_errors(statistic: Callable[[Moments], Any], views: Views) -> Any:
 
     def one(direction: Float[Array, " p"]) -> Float[Array, ""]:
         (gradient,) = pullback(direction)
+        unit = power_of_two(jnp.abs(gradient).max())  # squares of any number are numbers
+        gradient = gradient / unit
         if views.cluster is None:
-            return jnp.sqrt(jnp.sum(views.multiplicity * gradient**2))
+            return unit * jnp.sqrt(jnp.sum(views.multiplicity * gradient**2))
         sums = jax.ops.segment_sum(
             views.multiplicity * gradient, views.cluster, num_segments=views.num_clusters
         )
-        return jnp.sqrt(jnp.sum(sums**2))
+        return unit * jnp.sqrt(jnp.sum(sums**2))
 
     return unravel(jax.lax.map(one, jnp.eye(flat.size, dtype=flat.dtype)))
 

@@ -16,7 +16,7 @@ from jaxmix.estimators.table import Cells
 from jaxmix.features import Views
 from jaxmix.inference.verdict import SpecificationTest, Statistic, chi_square
 from jaxmix.moments import Moments, from_rows
-from jaxmix.solvers.linalg import cutoff
+from jaxmix.solvers.linalg import cutoff, power_of_two
 
 _NULL = "one linear bridge alpha_t . phi_x per arm leaves an outcome residual unrelated to every z"
 
@@ -47,6 +47,7 @@ def bridge_statistic(moments_or_cells: Moments | Cells, *, estimand: str = "ATE"
     moments = moments_or_cells
     if not isinstance(moments, Moments):
         moments = moments_.from_counts(moments, covariance=True)
+    moments = dataclasses.replace(moments, value_y=moments.value_y / _size(moments.value_y))
     if moments.covariance is None:
         raise ValueError("J of the bridge needs moments with their covariance (covariance=True)")
     a, d_z, d_x, d_y = moments.tensor.shape
@@ -155,6 +156,8 @@ def _with_treatment_shared(views: Views) -> Views:
 
 @functools.partial(jax.jit, static_argnames="num_arms")
 def _of_rows(views: Views, num_arms: int) -> tuple[Float[Array, ""], Int[Array, ""]]:
+    # J knows no units: an outcome of order one, so that its squares are numbers.
+    views = dataclasses.replace(views, value_y=views.value_y / _size(views.value_y))
     moments = from_rows(views)
     inverses = arm_inverses(moments, None).matrix
     alpha = jnp.einsum("txz,tz->tx", inverses, moments.zy, precision="highest")
@@ -169,6 +172,11 @@ def _of_rows(views: Views, num_arms: int) -> tuple[Float[Array, ""], Int[Array, 
     # The share of the outcome's variation that the residual holds.
     left = jnp.sum(squared * views.multiplicity) / jnp.sum(total * views.multiplicity)
     return _hansen_j(spread, moments.zx, moments.zy, left, n, num_arms)
+
+
+def _size(values: Float[Array, " d_y"]) -> Float[Array, ""]:
+    """Return the power of two next to the largest number."""
+    return power_of_two(jnp.abs(values).max())
 
 
 def _hansen_j(

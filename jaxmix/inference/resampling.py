@@ -20,6 +20,7 @@ from jaxmix.features import Views, encode
 from jaxmix.inference.drawing import KINDS, Units, draw_units, rows_of, units_of
 from jaxmix.inference.intervals import acceleration
 from jaxmix.moments import Moments
+from jaxmix.solvers.linalg import power_of_two
 from jaxmix.status import InputError
 
 _CHUNK_NUMBERS = 1 << 23  # weights held at once (64 MiB in float64)
@@ -290,7 +291,9 @@ def differentiate(
             slope -= (sums(times * slope) / sums(times))[units.strata]
         # A resample of exponential weights has their sum for its size.
         size = times.sum() / units.times.sum()
-        return jnp.sqrt(jnp.sum(times * slope**2) * size), acceleration(slope, times)
+        unit = power_of_two(jnp.abs(slope).max())  # squares and cubes of any number are numbers
+        slope = slope / unit
+        return unit * jnp.sqrt(jnp.sum(times * slope**2) * size), acceleration(slope, times)
 
     se, skew = jax.lax.map(one, jnp.eye(flat.size, dtype=flat.dtype))
     return found, unravel(se), unravel(skew)

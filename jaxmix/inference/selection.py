@@ -15,7 +15,7 @@ from jax.scipy.stats import chi2
 from jaxmix import arguments
 from jaxmix.data import CausalData
 from jaxmix.estimators.table import Cells
-from jaxmix.features import Views, encode
+from jaxmix.features import Views, encode, refuse_copies
 from jaxmix.inference import criteria, ranks
 from jaxmix.inference.choice import Candidate, Context, Selection, decide
 from jaxmix.inference.subject import MAX_MOMENTS
@@ -142,7 +142,8 @@ class _Source(NamedTuple):
 
 def _source(data: Any) -> _Source:
     if isinstance(data, CausalData):
-        data = encode(data, reduce=True)
+        table, data = data, encode(data, reduce=True)
+        refuse_copies(table, data)
     if not isinstance(data, Views):
         cells = _checked(data)
         return _Source(None, jnp.asarray(cells), int(cells.sum()), min(cells.shape[1:3]), "")

@@ -90,7 +90,8 @@ def subject_of(data: Data, num_classes: int, level: int, loss: str | None) -> Su
             raise InputError(
                 f"covariates ({names}) belong to level 4 for now; leave them out, or test level 4"
             )
-        data = features.encode(data, reduce=True)
+        table, data = data, features.encode(data, reduce=True)
+        features.refuse_copies(table, data)
     source: Views | Moments
     if isinstance(data, Views):
         weighted = bool(jnp.ptp(data.weight) > 0)

@@ -116,6 +116,9 @@ class ContinuousPopulation(Population):
         return Moments(
             tensor=tensor,
             gram_z=jnp.einsum("u,tuij->tij", self.shares, seconds.z, precision="highest"),
+            square_x=jnp.einsum(
+                "u,tu,uii->ti", self.shares, seconds.z[..., 0, 0], seconds.x, precision="highest"
+            ),
             one_z=jnp.zeros(tensor.shape[1], dtype).at[0].set(1.0),
             one_x=jnp.zeros(tensor.shape[2], dtype).at[0].set(1.0),
             one_y=jnp.array([1.0, 0.0], dtype),
