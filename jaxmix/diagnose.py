@@ -105,9 +105,10 @@ def diagnose(
     values = np.asarray(evaluate(Statistic(_SingularValues(estimator)), views))
     used = values.shape[1]
     if k is not None:
-        # Where the constant was partialled out it is not among the singular values.
+        # Where the constant was partialled out it is not among the singular values; one class
+        # needs nothing but the constant.
         partialled = views.num_shared > (0 if estimator.form == "pooled" else 1)
-        used = k - 1 if partialled else k
+        used = k - 1 if partialled or k == 1 else k
     arms = ["all"] if estimator.form == "pooled" else list(data.arms)
     relevant = range(len(arms))
     if estimator.level == 4 and estimator.estimand == "ATT":

@@ -93,7 +93,7 @@ class Diagnostics:
         2: ``z_to_t`` (level 2 inside level 3).
     complex_spectra
         Share of resamples in which the arms' operators have complex eigenvalues; None where no
-        resamples were drawn.
+        resamples were drawn, and for one class.
     influential
         The rows that move the estimate most, largest first: `InfluentialRow`; empty without the
         further checks.

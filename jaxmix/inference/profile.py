@@ -209,6 +209,8 @@ def _numbers(factors: Factors, value_y: Array, order: Array, model: Model) -> Fl
     shares, effects = mixture.shares, mixture.effects()
     if model.estimand == "ATT":
         shares = mixture.treated_shares(jnp.ones(factors.W.shape[1], value_y.dtype))
+    if model.num_classes == 1:  # has everybody, whatever rounding leaves of its share
+        shares = jnp.ones_like(shares)
     mean = shares @ effects
     inner = jnp.cumsum(shares)[1 : max(len(shares) - 2, 1)]
     variance = shares @ (effects - mean) ** 2
@@ -293,6 +295,8 @@ def _find_end(task: _Task, *, model: Model) -> tuple[Array, Array, Array]:
     between = end.low_value + weight * (end.high_value - end.low_value)
     inner = jnp.where(met, between, end.low_value)
     value = jnp.where(end.done, inner, jnp.where(met, end.high_value, end.low_value))
+    # The estimate is in every interval; a number that nothing moves is off by rounding alone.
+    value = jnp.where(task.sign > 0, jnp.maximum(value, estimate), jnp.minimum(value, estimate))
     worst = jnp.where(-end.least > _BETTER, -end.least, 0.0)
     return value, end.done, worst
 

@@ -88,6 +88,17 @@ def number(value: float | None, digits: int = 4) -> str:
     return f"{value:,.{max(digits - 1 - magnitude, 1 if magnitude < 6 else 0)}f}"
 
 
+def classes(k: int) -> str:
+    """Return a number of classes as text.
+
+    Examples
+    --------
+    >>> classes(1), classes(2)
+    ('1 class', '2 classes')
+    """
+    return "1 class" if k == 1 else f"{k} classes"
+
+
 def interval(bounds: tuple[float, float] | None) -> str:
     """Return an interval as text.
 
