@@ -66,6 +66,12 @@ def names_of(frame: Any) -> list[str]:
     return list(names)
 
 
+def check_stored(name: Any, stored: Sequence[Any]) -> None:
+    """Refuse a column that is not in the table."""
+    if name not in stored:
+        raise InputError(f"column {name!r} is not in the table; it has {listed(stored)}")
+
+
 def raw_values(frame: Any, name: str) -> np.ndarray:
     """Return one column of any supported table as a numpy array."""
     if not isinstance(frame, Mapping) and hasattr(frame, "column_names"):

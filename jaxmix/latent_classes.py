@@ -14,10 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmix.columns import as_column, label, listed, names_of, raw_values
+from jaxmix.columns import as_column, check_stored, label, listed, names_of, raw_values
 from jaxmix.estimators import latent
 from jaxmix.report.files import write_whole
-from jaxmix.report.tables import Table, number
+from jaxmix.report.tables import Table, number, text_keys
 from jaxmix.status import EstimateError, InputError, Status
 
 _MOST_LEVELS = 100
@@ -154,7 +154,7 @@ class LatentClassResult:
             "seed": self.seed,
             "n": self.num_rows,
             "dropped": self.num_dropped,
-            "missing": dict(self.missing),
+            "missing": dict(zip(text_keys(self.missing), self.missing.values(), strict=True)),
             "num_classes": self.num_classes,
             "status": self.status.name,
             "warnings": list(self.warnings),
@@ -162,8 +162,10 @@ class LatentClassResult:
             **{name: _plain(getattr(self, name)) for name in ("log_likelihood", "aic", "bic")},
             "shares": _plain(self.shares.tolist()),
             "profiles": {
-                name: {"levels": list(levels), "probabilities": _plain(table.tolist())}
-                for name, (levels, table) in self.profiles.items()
+                key: {"levels": list(levels), "probabilities": _plain(table.tolist())}
+                for key, (levels, table) in zip(
+                    text_keys(self.profiles), self.profiles.values(), strict=True
+                )
             },
             "stats": {name: _plain(value) for name, value in self.stats.items()},
         }
@@ -315,15 +317,10 @@ def _names(frame: Any, columns: Sequence[str] | None, weights: Any) -> list[str]
     if not names:
         raise InputError("there is no column to fit; name at least one")
     for name in names + own:
-        _check_stored(name, stored)
+        check_stored(name, stored)
         if stored.count(name) > 1 or (names + own).count(name) > 1:
             raise InputError(f"column {name!r} appears more than once; rename or drop the others")
     return names
-
-
-def _check_stored(name: str, stored: Sequence[str]) -> None:
-    if name not in stored:
-        raise InputError(f"column {name!r} is not in the table; it has {listed(stored)}")
 
 
 def _codes(
@@ -332,7 +329,7 @@ def _codes(
     """Return ``(n, v)`` codes, -1 where missing, and the levels, which may be given."""
     stored, parts, levels = names_of(frame), [], {}
     for name in names:
-        _check_stored(name, stored)
+        check_stored(name, stored)
         column, present = as_column(name, raw_values(frame, name))
         values = column.values[present]
         if column.levels is None and (values != np.floor(values)).any():
