@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxmix import clusters
 from jaxmix.columns import Column, as_column, label, listed, names_of, raw_values, stray_texts
 from jaxmix.status import InputError
 
@@ -124,7 +125,8 @@ class CausalData:
         features
             ``"auto"``, ``"linear"`` or ``"onehot"``, for both views or as a dict by view.
         cluster
-            A column that names clusters of dependent rows, resampled whole.
+            A column that names clusters of dependent rows, resampled whole: three or more, and
+            two or more in every arm.
 
         Raises
         ------
@@ -194,9 +196,7 @@ class CausalData:
         arms, codes = _arms(columns[treatment], control)
         groups = None
         if cluster is not None:
-            groups = np.unique(columns[cluster].values, return_inverse=True)[1].astype(np.int32)
-            if groups.max() == 0:
-                raise InputError(f"cluster {cluster!r} has one value: clusters must be several")
+            groups = clusters.numbered(columns[cluster], codes, arms)
         return cls(
             treatment=treatment,
             outcome=columns[outcome],

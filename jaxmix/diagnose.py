@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from jaxtyping import Array
 
+from jaxmix import clusters
 from jaxmix.data import CausalData
 from jaxmix.estimates import Diagnostics
 from jaxmix.estimators.bridge import proxy_singular_values, weakest_direction
@@ -217,6 +218,9 @@ def warnings_of(
             f"{diagnostics.num_resamples} resamples: they are not resolved, and intervals by "
             "class are unreliable"
         )
+    if data.cluster is not None:
+        doubt = clusters.doubt(data.cluster, data.t, data.arms, data.treatment)
+        found += [doubt] * bool(doubt)
     if diagnostics.specification.rejects():
         found.append(
             f"the specification test rejects ({diagnostics.specification.null}): the estimate "

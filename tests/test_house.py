@@ -13,7 +13,7 @@ PACKAGE = pathlib.Path(jaxmix.__file__).parent
 
 # From the lowest room to the highest; a room imports from those before it, and from itself.
 ROOMS = [
-    "status", "columns", "solvers", "report", "data", "features", "moments", "mixture",
+    "status", "columns", "clusters", "solvers", "report", "data", "features", "moments", "mixture",
     "hierarchy", "estimators", "populations", "inference", "latent_classes", "estimates", "summary",
     "result", "plan",
     "diagnose", "uncertainty", "checks", "fit", "study",
