@@ -39,7 +39,7 @@ class Checks:
     tests
         By name, as in `jaxmix.estimates.Diagnostics`.
     complex_spectra
-        Share of resamples whose operators have complex eigenvalues, or None.
+        Share of resamples whose operators have complex eigenvalues, or None; one class has none.
     sensitivity
         Bounds where level 3's assumption fails, or None.
     gap, condition
@@ -109,7 +109,7 @@ def checks(
     if k > 1:
         found = spectral.solve(moments, k).stats
         gap, condition = (float(found[name]) for name in ("gap", "condition"))
-    if num_resamples:
+    if num_resamples and k > 1:
         drawn = resampling.bootstrap(
             _Spectrum(k),
             views,
@@ -124,6 +124,11 @@ def checks(
         reason = "sensitivity bounds are level 3's bounds; fit level 3 to see them"
     if not reason and estimator.estimand == "ATT":
         reason = "sensitivity bounds are of effects on everybody, and the estimand is the ATT"
+    if not reason and k == 1 and edge == "x_to_y":
+        reason = (
+            "with one class X has nothing to do with treatment, so that an effect of X on the "
+            "outcome confounds nothing"
+        )
     if not reason and moments.tensor.size > _MOST_CELLS:
         reason = (
             f"the table has {moments.tensor.size:,} cells, and bounds are searched unasked for up "

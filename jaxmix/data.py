@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxmix import arguments
+from jaxmix import arguments, clusters
+from jaxmix.arms import arms_of
 from jaxmix.columns import (
     Column,
     check_not_empty,
@@ -28,7 +29,7 @@ from jaxmix.reading import as_column
 from jaxmix.status import InputError, UnknownColumn
 from jaxmix.tables.cells import cells_of, names_of
 from jaxmix.tables.files import read_columns
-from jaxmix.tables.texts import AUTO, marks_of, number_of
+from jaxmix.tables.texts import AUTO, marks_of
 
 CODINGS = ("auto", "linear", "onehot")
 WEIGHT_KINDS = ("sampling", "frequency")
@@ -142,7 +143,8 @@ class CausalData:
         features
             ``"auto"``, ``"linear"`` or ``"onehot"``, for both views or as a dict by view.
         cluster
-            A column that names clusters of dependent rows, resampled whole.
+            A column that names clusters of dependent rows, resampled whole: three or more, and
+            two or more in every arm.
         missing_marks
             Texts (or numbers) that mark a missing cell beside null, NaN and the empty text, which
             always do. ``"auto"`` takes spellings of null (NA, NaN, null and their like) in any
@@ -225,12 +227,10 @@ class CausalData:
             view: tuple(columns[name] for name, role in roles.items() if role == view)
             for view in ("z", "x", "covariates")
         }
-        arms, codes = _arms(columns[treatment], control, hint)
+        arms, codes = arms_of(columns[treatment], control, hint)
         groups = None
         if cluster is not None:
-            groups = np.unique(columns[cluster].values, return_inverse=True)[1].astype(np.int32)
-            if groups.max() == 0:
-                raise InputError(f"cluster {cluster!r} has one value: clusters must be several")
+            groups = clusters.numbered(columns[cluster], codes, arms)
         return cls(
             treatment=treatment,
             outcome=columns[outcome],
@@ -351,52 +351,6 @@ def _weights(column: Column, kind: str) -> np.ndarray:
             "the kind 'sampling'"
         )
     return values
-
-
-def _arms(column: Column, control: Any, hint: str = "") -> tuple[tuple[str, ...], np.ndarray]:
-    """Return the labels of the arms, control first, and the arm of each row."""
-    found, inverse = np.unique(column.values, return_inverse=True)
-    labels = [column.levels[v] for v in found] if column.levels else [label(v) for v in found]
-    if len(labels) < 2:
-        raise InputError(
-            f"treatment {column.name!r} has one arm only ({labels[0]!r}) in the rows used; "
-            f"a comparison needs two{hint}"
-        )
-    if control is None:
-        if labels != ["0", "1"]:
-            raise InputError(
-                f"treatment {column.name!r} has the arms {listed(labels)}: say with control= "
-                "(--control) which one effects are measured from"
-            )
-        control = "0"
-    wanted = _as_label(control, labels)
-    if wanted not in labels:
-        raise InputError(
-            f"control {arguments.told(wanted)} is not an arm of treatment {column.name!r}: "
-            f"{listed(labels)}"
-        )
-    first = labels.index(wanted)
-    order = [first] + [i for i in range(len(labels)) if i != first]
-    position = np.argsort(order).astype(np.int32)
-    return tuple(labels[i] for i in order), position[inverse.ravel()]
-
-
-def _as_label(control: Any, labels: Sequence[str]) -> str:
-    """Return an arm as its label: a text that is the same number, or the same truth, will do."""
-    if not isinstance(control, str):
-        try:
-            return label(control)
-        except (TypeError, ValueError):
-            return str(control).removesuffix(" 00:00:00")  # a date, or what is no arm
-    text = control.strip()
-    if control in labels or set(map(_is_number, labels)) != {True}:
-        return control
-    value = {"true": 1, "false": 0}.get(text.casefold(), number_of(text))
-    return next((own for own in labels if number_of(own) == value), control)
-
-
-def _is_number(text: str) -> bool:
-    return number_of(text) is not None
 
 
 def _counts(missing: Mapping[str, int]) -> str:

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from jaxtyping import Array
 
+from jaxmix import clusters
 from jaxmix.data import CausalData
 from jaxmix.estimates import Diagnostics
 from jaxmix.estimators.bridge import proxy_singular_values, short_of_rank, weakest_direction
@@ -101,9 +102,10 @@ def diagnose(
     values, short = map(np.asarray, evaluate(Statistic(_SingularValues(estimator)), views))
     used = values.shape[1]
     if k is not None:
-        # Where the constant was partialled out it is not among the singular values.
+        # Where the constant was partialled out it is not among the singular values; one class
+        # needs nothing but the constant.
         partialled = views.num_shared > (0 if estimator.form == "pooled" else 1)
-        used = k - 1 if partialled else k
+        used = k - 1 if partialled or k == 1 else k
     arms = ["all"] if estimator.form == "pooled" else list(data.arms)
     relevant = range(len(arms))
     if estimator.level == 4 and estimator.estimand == "ATT":
@@ -217,6 +219,9 @@ def warnings_of(
             f"{diagnostics.num_resamples} resamples: they are not resolved, and intervals by "
             "class are unreliable"
         )
+    if data.cluster is not None:
+        doubt = clusters.doubt(data.cluster, data.t, data.arms, data.treatment)
+        found += [doubt] * bool(doubt)
     if diagnostics.specification.rejects():
         found.append(
             f"the specification test rejects ({diagnostics.specification.null}): the estimate "

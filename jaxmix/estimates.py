@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmix.categories import check_stored
+from jaxmix.columns import label, listed
 from jaxmix.data import CausalData
-from jaxmix.features import cells_like
 from jaxmix.inference.specification import SpecificationTest
 from jaxmix.mixture import Mixture
+from jaxmix.reading import levels_of
 from jaxmix.status import InputError
+from jaxmix.tables.cells import cells_of, names_of
+from jaxmix.tables.texts import USUAL
 
 
 class Estimate(NamedTuple):
@@ -93,7 +97,7 @@ class Diagnostics:
         2: ``z_to_t`` (level 2 inside level 3).
     complex_spectra
         Share of resamples in which the arms' operators have complex eigenvalues; None where no
-        resamples were drawn.
+        resamples were drawn, and for one class.
     influential
         The rows that move the estimate most, largest first: `InfluentialRow`; empty without the
         further checks.
@@ -127,12 +131,14 @@ class Diagnostics:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Classes:
-    """The fitted classes with the names of the cells their profiles speak of.
+    """The fitted classes with the names of the columns and cells their profiles speak of.
 
     Attributes
     ----------
     mixture
         Shares, means and profiles (`jaxmix.Mixture`).
+    treatment, outcome, z, x
+        Names of the columns.
     arms
         Labels of the arms.
     z_cells, x_cells
@@ -142,23 +148,98 @@ class Classes:
     """
 
     mixture: Mixture
+    treatment: str
+    outcome: str
+    z: tuple[str, ...]
+    x: tuple[str, ...]
     arms: tuple[str, ...]
     z_cells: Sequence[tuple[str, ...]]
     x_cells: Sequence[tuple[str, ...]]
     outcome_values: np.ndarray
 
-    def posterior(self, data: CausalData) -> np.ndarray:
-        """Return ``P(U=u | row)``, ``(n, k)``; NaN where a row is impossible under the fit."""
-        if strange := [arm for arm in data.arms if arm not in self.arms]:
-            raise InputError(f"arm {strange[0]!r} of {data.treatment!r} is not in the fit")
-        values = data.outcome.values
-        y = (values[:, None] == self.outcome_values).astype(float)
-        if (y.sum(1) == 0).any():
-            bad = values[y.sum(1) == 0][0]
-            raise InputError(f"outcome {data.outcome.name!r} = {bad:g} does not occur in the fit")
+    def posterior(self, rows: Any) -> np.ndarray:
+        """Return ``P(U=u | row)``, ``(n, k)``; NaN where a row is impossible under the fit.
+
+        Parameters
+        ----------
+        rows
+            A `CausalData`, or any table with the columns of the fit.
+        """
+        outcomes = tuple(label(value) for value in self.outcome_values)
+        known: dict[Any, Collection[str]] = {self.treatment: self.arms, self.outcome: outcomes}
+        for names, cells in ((self.z, self.z_cells), (self.x, self.x_cells)):
+            known |= {name: {cell[j] for cell in cells} for j, name in enumerate(names)}
+        read = {name: _texts_of(rows, name, levels) for name, levels in known.items()}
+        sizes = {name: len(codes) for name, (_, codes) in read.items()}
+        if len(set(sizes.values())) > 1:
+            told = ", ".join(f"{name!r} {size}" for name, size in sizes.items())
+            raise InputError(f"the columns have different lengths: {told}; make them equal")
+        if not sizes[self.treatment]:
+            raise InputError("the table has no rows; check that the right file was read")
+        t = _places(f"arm {{}} of {self.treatment!r} is not in the fit", self.arms,
+                    *read[self.treatment])  # fmt: skip
+        y = _places(f"outcome {self.outcome!r} = {{}} does not occur in the fit", outcomes,
+                    *read[self.outcome], quoted=False)  # fmt: skip
+        z = _cells("z", self.z, self.z_cells, read)
+        x = _cells("x", self.x, self.x_cells, read)
+        hot = (np.eye(size)[i] for i, size in
+               ((z, len(self.z_cells)), (x, len(self.x_cells)), (y, len(outcomes))))  # fmt: skip
         with jax.enable_x64(True):
-            t = np.array([self.arms.index(arm) for arm in data.arms])[data.t]
-            z = cells_like("z", data.z, self.z_cells)
-            x = cells_like("x", data.x, self.x_cells)
-            rows = (jnp.asarray(part) for part in (t, z, x, y))
-            return np.asarray(self.mixture.posterior(*rows))
+            arrays = (jnp.asarray(part) for part in (t, *hot))
+            return np.asarray(self.mixture.posterior(*arrays))
+
+
+def _texts_of(rows: Any, name: Any, known: Collection[str]) -> tuple[Sequence[str], np.ndarray]:
+    """Return the texts that occur in a column, and which of them each row has."""
+    if isinstance(rows, CausalData):
+        if name == rows.treatment:
+            return rows.arms, rows.t
+        columns = {column.name: column for column in (rows.outcome, *rows.z, *rows.x)}
+        check_stored(name, (rows.treatment, *columns))
+        found, codes = np.unique(columns[name].values, return_inverse=True)
+        levels = columns[name].levels
+        return [levels[int(v)] if levels else label(v) for v in found], codes.ravel()
+    check_stored(name, names_of(rows))
+    texts, codes = levels_of(name, cells_of(rows, name), known, USUAL)
+    if (codes < 0).any():
+        raise InputError(
+            f"column {name!r} has {int((codes < 0).sum())} missing cells (first in row "
+            f"{int(np.argmax(codes < 0)) + 1}); class probabilities need every cell: fill them, or "
+            "leave these rows out"
+        )
+    return texts, codes
+
+
+def _places(
+    unknown: str, known: Sequence[str], texts: Sequence[str], codes: np.ndarray,
+    *, quoted: bool = True,
+) -> np.ndarray:  # fmt: skip
+    """Return which of the known texts each row has; `unknown` says what is wrong with another."""
+    used = [texts[code] for code in np.unique(codes)]
+    for text in used:
+        if text not in known:
+            shown = repr(text) if quoted else text
+            raise InputError(f"{unknown.format(shown)}; it knows {listed(known)}")
+    place = {text: i for i, text in enumerate(known)}
+    return np.array([place.get(text, -1) for text in texts])[codes]
+
+
+def _cells(
+    view: str, names: Sequence[Any], cells: Sequence[tuple[str, ...]], read: Mapping[Any, Any]
+) -> np.ndarray:
+    """Return the joint cell of each row in a view."""
+    parts, levels = [], []
+    for j, name in enumerate(names):
+        levels.append(sorted({cell[j] for cell in cells}))
+        unknown = f"the {view} values {name} = {{}} do not occur in the data of the fit"
+        parts.append(_places(unknown, levels[-1], *read[name], quoted=False))
+    distinct, inverse = np.unique(np.stack(parts, axis=1), axis=0, return_inverse=True)
+    place = {cell: i for i, cell in enumerate(cells)}
+    found = [tuple(own[i] for own, i in zip(levels, row, strict=True)) for row in distinct]
+    for cell in found:
+        if cell not in place:
+            told = ", ".join(f"{name} = {text}" for name, text in zip(names, cell, strict=True))
+            raise InputError(
+                f"the {view} values {told} do not occur together in the data of the fit"
+            )
+    return np.array([place[cell] for cell in found])[inverse.ravel()]

@@ -375,25 +375,3 @@ def cell_names(columns: Sequence[Column]) -> list[tuple[str, ...]]:
             strict=True,
         )
     )
-
-
-def cells_like(
-    view: str, columns: Sequence[Column], names: Sequence[tuple[str, ...]]
-) -> np.ndarray:
-    """Return indicators of the cells of other rows, numbered as in `names`.
-
-    Raises
-    ------
-    InputError
-        For a combination of values that is not among them.
-    """
-    index = {name: i for i, name in enumerate(names)}
-    own = cell_names(columns)
-    for name in own:
-        if name not in index:
-            named = ", ".join(
-                f"{column.name} = {value}" for column, value in zip(columns, name, strict=True)
-            )
-            raise InputError(f"the {view} values {named} do not occur in the data of the fit")
-    position = np.array([index[name] for name in own])[_joint_cells(view, columns)]
-    return (position[:, None] == np.arange(len(names))).astype(np.float64)

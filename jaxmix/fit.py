@@ -304,7 +304,7 @@ class _Run:
                 harmed = harmed._replace(interval=bands.harmed(estimator.better))
             if self.edge is not None:
                 checked = further_checks(
-                    estimator, views, point, context, edge=self.edge, unit=data.outcome.name,
+                    estimator, views, point, context, edge=self.edge, unit=str(data.outcome.name),
                     confidence=self.settings.confidence, seed=self.settings.seed,
                     num_resamples=self.settings.num_resamples,
                 )  # fmt: skip
@@ -368,5 +368,13 @@ class _Run:
             return None
         data = distinct(self.data) if views.repeated else self.data
         return Classes(
-            mixture, data.arms, cell_names(data.z), cell_names(data.x), np.asarray(views.value_y)
+            mixture=mixture,
+            treatment=data.treatment,
+            outcome=data.outcome.name,
+            z=tuple(column.name for column in data.z),
+            x=tuple(column.name for column in data.x),
+            arms=data.arms,
+            z_cells=cell_names(data.z),
+            x_cells=cell_names(data.x),
+            outcome_values=np.asarray(views.value_y),
         )

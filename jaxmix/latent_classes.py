@@ -18,7 +18,7 @@ from jaxmix import arguments
 from jaxmix.categories import check_stored, codes_like, codes_of, counts_of
 from jaxmix.estimators import latent
 from jaxmix.report.files import write_whole
-from jaxmix.report.tables import Table, number
+from jaxmix.report.tables import Table, number, text_keys
 from jaxmix.status import EstimateError, InputError, Status
 from jaxmix.tables.cells import names_of
 from jaxmix.tables.texts import AUTO, USUAL, Marks, marks_of
@@ -159,7 +159,7 @@ class LatentClassResult:
             "seed": self.seed,
             "n": self.num_rows,
             "dropped": self.num_dropped,
-            "missing": dict(self.missing),
+            "missing": dict(zip(text_keys(self.missing), self.missing.values(), strict=True)),
             "num_classes": self.num_classes,
             "status": self.status.name,
             "warnings": list(self.warnings),
@@ -167,8 +167,10 @@ class LatentClassResult:
             **{name: _plain(getattr(self, name)) for name in ("log_likelihood", "aic", "bic")},
             "shares": _plain(self.shares.tolist()),
             "profiles": {
-                name: {"levels": list(levels), "probabilities": _plain(table.tolist())}
-                for name, (levels, table) in self.profiles.items()
+                key: {"levels": list(levels), "probabilities": _plain(table.tolist())}
+                for key, (levels, table) in zip(
+                    text_keys(self.profiles), self.profiles.values(), strict=True
+                )
             },
             "stats": {name: _plain(value) for name, value in self.stats.items()},
         }

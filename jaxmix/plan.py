@@ -79,6 +79,8 @@ class Estimator:
             out = {"effect": solution.value.effect, "means": solution.value.means}
         else:
             solution, law, means, profile = self._classes(moments, key, start, weight, flat)
+            if self.num_classes == 1:  # has everybody, whatever rounding leaves of its share
+                law = EffectLaw(jnp.ones_like(law.shares), law.effects)
             # The mean of the law, so that the class table adds up to the headline.
             out = {"effect": law.mean, "means": means, "shares": law.shares}
             out |= {"effects": law.effects, "harmed": law.share_harmed(self.better)}

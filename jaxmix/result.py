@@ -14,7 +14,6 @@ import jax
 import numpy as np
 
 from jaxmix import arguments, summary
-from jaxmix.data import CausalData
 from jaxmix.estimates import Classes, Diagnostics, Estimate, PerClass
 from jaxmix.hierarchy import Verdict
 from jaxmix.inference.bands import LawBands
@@ -23,7 +22,7 @@ from jaxmix.inference.sensitivity import Sensitivity
 from jaxmix.mixture import EffectLaw
 from jaxmix.report import plots
 from jaxmix.report.files import write_whole
-from jaxmix.report.tables import Table
+from jaxmix.report.tables import Table, text_keys
 from jaxmix.status import EstimateError, InputError, Status
 
 if TYPE_CHECKING:
@@ -164,9 +163,9 @@ class Result:
             "command": command,
             "n": self.num_rows,
             "dropped": self.num_dropped,
-            "treatment": self.treatment,
+            "treatment": str(self.treatment),
             "control": self.control,
-            "outcome": self.outcome,
+            "outcome": str(self.outcome),
             "level": self.level,
             "method": self.method,
             "estimand": self.estimand,
@@ -204,24 +203,36 @@ class Result:
             record[f"{name}_interval"] = self.law_interval and getattr(self.law_interval, name)
         return record
 
-    def posterior(self, data: CausalData) -> np.ndarray:
+    def posterior(self, data: Any) -> np.ndarray:
         """Return the probability of each class for each row, ``(n, k)``, by Bayes' rule.
 
         Classes as in `law`; given treatment, proxies and outcome of the row. The classes of
         several people cannot be told with certainty: these are probabilities, not labels.
 
+        Parameters
+        ----------
+        data
+            A `CausalData`, or a dict of arrays or a pandas, polars or Arrow table that has the
+            columns of the fit: any rows of it, one or all, of one arm or both.
+
         Raises
         ------
         InputError
-            Where the fit was not a factorization of one-hot views, and for values that do not
-            occur in the data of the fit.
+            Where the fit was not a factorization of one-hot views, for columns that are not
+            there, for missing cells, and for values that do not occur in the data of the fit.
         """
-        return self._fitted_classes().posterior(_table(data))
+        return self._fitted_classes().posterior(data)
 
-    def expected_effects(self, data: CausalData) -> np.ndarray:
-        """Return ``E[delta_U | row]`` of each row, the class effects weighted by `posterior`."""
+    def expected_effects(self, data: Any) -> np.ndarray:
+        """Return ``E[delta_U | row]`` of each row, the class effects weighted by `posterior`.
+
+        Parameters
+        ----------
+        data
+            As in `posterior`.
+        """
         classes = self._fitted_classes()
-        return classes.posterior(_table(data)) @ np.asarray(classes.mixture.effects())
+        return classes.posterior(data) @ np.asarray(classes.mixture.effects())
 
     def _fitted_classes(self) -> Classes:
         classes = self.classes
@@ -307,13 +318,7 @@ class Result:
         if law is not None:
             note += " Class effects are conditional on X not affecting Y."
         title = f"Effect of {self.treatment} ({self.arm} against {self.control})"
-        return plots.effects(rows, unit=self.outcome, title=title, law=law, note=note)
-
-
-def _table(data: Any) -> CausalData:
-    what = "give a table with roles (CausalData.from_frame, or read)"
-    table: CausalData = arguments.instance("data", data, CausalData, what)
-    return table
+        return plots.effects(rows, unit=str(self.outcome), title=title, law=law, note=note)
 
 
 def _estimate_dict(estimate: Estimate) -> dict[str, Any]:
@@ -323,11 +328,11 @@ def _estimate_dict(estimate: Estimate) -> dict[str, Any]:
 def _plain(value: Any) -> Any:
     """Return nested values as what JSON knows; what is not a finite number is null."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return dict(zip(text_keys(value), map(_plain, value.values()), strict=True))
     if isinstance(value, np.ndarray | jax.Array):
         return _plain(np.asarray(value).tolist())
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     if isinstance(value, float | np.floating):
         return float(value) if math.isfinite(value) else None
-    return value
+    return value.item() if isinstance(value, np.generic) else value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from jaxmix.report.tables import Table, interval, number
+from jaxmix.report.tables import Table, classes, interval, number
 from jaxmix.status import Status
 
 if TYPE_CHECKING:
@@ -22,6 +22,9 @@ _CAVEAT_CLASSES = {
     2: "Conditional on X not affecting Y and Z not affecting T, of which the data cannot reveal "
     "every violation. Class effects are averages within a class.",
 }
+_CAVEAT_ONE_CLASS = (
+    "One class: no hidden confounding is assumed, and nothing but covariates is adjusted for."
+)
 _ASSUMES = {
     2: "Assumes: hidden class U with treatment as good as random within it; Z, X and (T, Y) "
     "unrelated to one another once U is known; proxies that carry U.",
@@ -55,7 +58,7 @@ def _effect_table(result: Result) -> Table:
         _row(f"E[Y({label}){of}]", estimate) for label, estimate in result.potential_means.items()
     ]
     how = {"by_arm": "bridge by arm", "pooled": "pooled bridge"}[result.bridge]
-    method = how if result.level == 4 else f"{result.method}, {result.num_classes} classes"
+    method = how if result.level == 4 else f"{result.method}, {classes(result.num_classes or 0)}"
     notes = []
     if not result.status.usable:
         notes.append(f"NOT TO BE USED. {result.status.name}: {result.status.message}.")
@@ -66,6 +69,8 @@ def _effect_table(result: Result) -> Table:
         notes.append(_CAVEAT_POOLED)
     if result.level < 4:
         notes.append(_CAVEAT_CLASSES[result.level])
+    if result.num_classes == 1:
+        notes.append(_CAVEAT_ONE_CLASS)
     notes.append(_ASSUMES[result.level])
     if result.verdict is not None:
         notes.append(

@@ -16,6 +16,7 @@ from jaxtyping import Array
 from jaxmix.diagnose import errors_of
 from jaxmix.features import Views
 from jaxmix.inference import intervals, profile, resampling
+from jaxmix.inference import numbers as numbers_
 from jaxmix.moments import Moments, from_rows
 from jaxmix.plan import Estimator
 from jaxmix.status import NO_ESTIMATE, Status
@@ -207,8 +208,8 @@ def _by_profile(
     inflation = None
     if not views.is_random_sample:
         errors = errors_of(numbers, views)
-        errors = profile.Numbers(*(errors[name] for name in profile.Numbers._fields))
-        inflation = profile.design_effects(moments, k, context["start"], errors, **asked)
+        errors = numbers_.Errors(*(errors[name] for name in numbers_.Errors._fields))
+        inflation = numbers_.design_effects(moments, k, context["start"], errors, **asked)
     found = profile.intervals(
         moments, k, context["start"], confidence=confidence, inflation=inflation, **asked
     )

@@ -25,12 +25,9 @@ LAW_ESTIMATORS = {
     ),
 }
 
-# kind, k, d_z, d_x: square and overcomplete, also more z than x and the reverse.
-POPULATIONS = [
-    (kind, k, d_z, d_x)
-    for kind in ("strong", "generic")
-    for k, d_z, d_x in [(2, 2, 2), (3, 3, 3), (4, 4, 4), (2, 4, 4), (3, 6, 5), (4, 5, 8)]
-]
+# kind, k, d_z, d_x: square and overcomplete, also more z than x and the reverse; one class too.
+SIZES = [(2, 2, 2), (3, 3, 3), (4, 4, 4), (2, 4, 4), (3, 6, 5), (4, 5, 8), (1, 2, 2), (1, 4, 3)]
+POPULATIONS = [(kind, *sizes) for kind in ("strong", "generic") for sizes in SIZES]
 
 
 def population(kind: str, k: int, d_z: int, d_x: int, seed: int = 0) -> oracles.Population:

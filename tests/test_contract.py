@@ -49,7 +49,7 @@ def test_law_of_the_treated(name, shape):
 
 
 @estimators
-@pytest.mark.parametrize("shape", [("strong", 2, 2, 2), ("strong", 3, 6, 5)])
+@pytest.mark.parametrize("shape", [("strong", 2, 2, 2), ("strong", 3, 6, 5), ("strong", 1, 3, 2)])
 def test_jit_and_vmap_change_nothing(name, shape):
     drawn, k = population(*shape), shape[1]
     rng = np.random.default_rng(1)
@@ -82,7 +82,9 @@ def with_slopes(name, k):
 
 
 @estimators
-@pytest.mark.parametrize("shape", [("strong", 2, 2, 2), ("strong", 3, 6, 5), ("strong", 3, 3, 4)])
+@pytest.mark.parametrize(
+    "shape", [("strong", 2, 2, 2), ("strong", 3, 6, 5), ("strong", 3, 3, 4), ("strong", 1, 3, 2)]
+)
 @pytest.mark.parametrize("exact", [True, False], ids=["population", "sample"])
 def test_gradients_match_central_differences(name, shape, exact):
     drawn, k = population(*shape), shape[1]
@@ -98,7 +100,9 @@ def test_gradients_match_central_differences(name, shape, exact):
 
 
 @estimators
-@pytest.mark.parametrize("shape", [("strong", 2, 2, 2), ("strong", 2, 4, 4), ("strong", 3, 3, 3)])
+@pytest.mark.parametrize(
+    "shape", [("strong", 2, 2, 2), ("strong", 2, 4, 4), ("strong", 3, 3, 3), ("strong", 1, 3, 2)]
+)
 def test_float32_stays_float32_and_is_close(name, shape):
     drawn = population(*shape)
     law = compiled(name, shape[1])(exact_moments(drawn, np.float32))

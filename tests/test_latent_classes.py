@@ -286,12 +286,75 @@ def test_many_views_do_not_underflow():
     np.testing.assert_allclose(latent.posterior(classes, codes)[0], [0.6, 0.4], rtol=1e-9)
 
 
-def test_large_tables_are_judged_by_the_rows_seen():
-    """Of 2**13 cells, 20 rows: their information has rank 20 at most, for 27 parameters."""
-    rows, counts = distinct(sample(7, 20, 2, (2,) * 13))
-    sol = latent.solve(rows, counts, (2,) * 13, 2, key=jax.random.key(0))
-    assert int(sol.stats["rank"]) <= 20
-    assert int(sol.status) == Status.NOT_IDENTIFIED or sol.stats["num_free"] <= 20
+def wide(num_items, n=100, missing=0.0, seed=7):
+    """Return two well-separated classes on many binary items: more parameters than rows."""
+    rng = np.random.default_rng(seed)
+    likely = np.where(rng.random(n)[:, None] < 0.4, 0.8, 0.25)
+    codes = (rng.random((n, num_items)) < likely).astype(int)
+    return np.where(rng.random(codes.shape) < missing, -1, codes)
+
+
+def smallest_curvature(sol, codes):
+    """Return the smallest eigenvalue of the observed information by second derivatives.
+
+    Coordinates are the share of the first class and each class's probabilities of 1; classes and
+    items one by one.
+    """
+    codes = jnp.asarray(codes)
+    theta = jnp.concatenate([sol.value.shares[:1], *(p[1] for p in sol.value.profiles)])
+
+    def log_likelihood(theta):
+        of_one = theta[1:].reshape(-1, 2)  # (item, class)
+        each = jnp.where(codes[:, :, None] == 1, of_one, 1 - of_one)
+        each = jnp.where(codes[:, :, None] < 0, 1.0, each)
+        shares = jnp.stack([theta[0], 1 - theta[0]])
+        return jnp.sum(jnp.log(jnp.prod(each, axis=1) @ shares))
+
+    return float(np.linalg.eigvalsh(-jax.hessian(log_likelihood)(theta))[0])
+
+
+@pytest.mark.parametrize(("num_items", "missing"), [(60, 0.0), (60, 0.15), (13, 0.15)])
+def test_more_parameters_than_rows_may_be_identified(num_items, missing):
+    """Information is the curvature of the likelihood, which fewer rows than parameters may have.
+
+    The outer products of 100 rows' scores have rank 99 at most, for 121 parameters.
+    """
+    codes = wide(num_items, missing=missing, n=100 if num_items == 60 else 24)
+    sol = latent.solve(*distinct(codes), (2,) * num_items, 2, key=jax.random.key(0))
+    assert int(sol.stats["num_parameters"]) == 2 * num_items + 1 > len(codes)
+    assert int(sol.stats["rank"]) == int(sol.stats["num_free"])
+    if num_items == 60:
+        assert int(sol.status) == Status.SUCCESS
+        assert smallest_curvature(sol, codes) > 1
+    else:
+        assert int(sol.status) in (Status.SUCCESS, Status.BOUNDARY)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "k", "rank"), [((2, 2), 2, 3), ((3, 3), 2, 7), ((2, 2, 2), 3, 7)]
+)
+@pytest.mark.parametrize("missing", [0.0, 0.2, 1.0], ids=["whole", "some holes", "a hole a row"])
+def test_flat_directions_are_found_whatever_is_missing(sizes, k, rank, missing):
+    """Missing cells identify nothing; where every row has one, only the margins are known."""
+    codes = sample(3, 500, 2, sizes, missing=missing if missing < 1 else 0.0)
+    codes = codes[(codes >= 0).any(1)]
+    if missing == 1.0:
+        hole = np.random.default_rng(0).integers(0, len(sizes), len(codes))
+        codes[np.arange(len(codes)), hole] = -1
+    sol = latent.solve(*distinct(codes), sizes, k, key=jax.random.key(0))
+    assert int(sol.status) == Status.NOT_IDENTIFIED
+    assert int(sol.stats["rank"]) <= rank < int(sol.stats["num_parameters"])
+
+
+def test_pairs_of_many_items_leave_one_direction_flat():
+    """Each row shows two of 13 items: 13 means and a covariance of rank 1, for 27 parameters."""
+    rng = np.random.default_rng(1)
+    codes = wide(13, n=2000)
+    shown = np.argsort(rng.random(codes.shape), axis=1) < 2
+    sol = latent.solve(*distinct(np.where(shown, codes, -1)), (2,) * 13, 2, key=jax.random.key(0))
+    assert int(sol.stats["num_free"]) == 27
+    assert int(sol.stats["rank"]) == 26
+    assert int(sol.status) == Status.NOT_IDENTIFIED
 
 
 def test_arguments_that_do_not_fit_together():

@@ -22,13 +22,13 @@ import numpy as np
 
 from jaxmix import Status
 from jaxmix.features import Views
-from jaxmix.inference import asymptotic, profile, resampling
+from jaxmix.inference import asymptotic, numbers, profile, resampling
 from jaxmix.moments import from_rows
 from jaxmix.plan import Estimator
 
 DESIGNS = ("random", "weights", "clusters")
 ROWS, CLUSTER, BLOCK, RESAMPLES = 4_000, 20, 25, 200
-NUMBERS = profile.Numbers._fields
+NUMBERS = numbers.Errors._fields
 SHOWN = ("effect", "shares", "effects")
 Z = 1.959964
 
@@ -99,8 +99,8 @@ def examine(design: str, estimand: str) -> Any:
         moments = from_rows(views)
         inflation = None
         if design != "random":
-            own = profile.Numbers(*(errors[name] for name in NUMBERS))
-            inflation = profile.design_effects(moments, 2, start, own, estimand=estimand)
+            own = numbers.Errors(*(errors[name] for name in NUMBERS))
+            inflation = numbers.design_effects(moments, 2, start, own, estimand=estimand)
         ends = profile.intervals(moments, 2, start, estimand=estimand, inflation=inflation)
 
         def again(moments: Any) -> tuple[dict[str, jax.Array], jax.Array]:

@@ -48,7 +48,16 @@ def kept_rank(moments: Moments, num_classes: int | None) -> int | None:
 
 
 def arm_inverses(moments: Moments, num_classes: int | None) -> Inverse:
-    """Return the generalised inverse of ``E[1{T=t} phi_z phi_x']`` in every arm."""
+    """Return the generalised inverse of ``E[1{T=t} phi_z phi_x']`` in every arm.
+
+    With one class the constant is all that the proxies can tell of it, so that the inverse is
+    that of the constant, and no singular vector, which is near it in a sample.
+    """
+    if num_classes == 1 and moments.num_shared == 0:
+        constant = (
+            jnp.outer(moments.one_x, moments.one_z) / moments.arm_probabilities[:, None, None]
+        )
+        return Inverse(constant, jnp.zeros(len(constant), bool))
     rank = kept_rank(moments, num_classes)
 
     def invert(zx: Array, gram: Array, square_x: Array) -> Inverse:
@@ -284,6 +293,9 @@ def _pooled(
     moments: Moments, rank: int | None, arm: int
 ) -> tuple[Float[Array, " a"], Float[Array, ""], Bool[Array, ""]]:
     """Solve with one alpha for all arms; treatment enters linearly."""
+    if rank == 1 and moments.num_shared == 0:  # the constant alone, as in `arm_inverses`
+        means = moments.y_by_arm / moments.arm_probabilities
+        return means, means[arm] - means[0], jnp.zeros((), bool)
     matrix, inverse, right = _pooled_inverse(moments, rank)
     num_others = moments.tensor.shape[0] - 1
     centre = moments.y_by_arm.sum()

@@ -238,8 +238,9 @@ def solve(
         parameters), ``decrement`` (predicted gain left), ``steps``, ``num_starts`` (that went on
         beyond EM), ``num_agree`` (of these, within `AGREE` of the best), ``runner_up`` (gap to
         the best other optimum), ``num_free`` (parameters not held at 0), ``rank`` (of the
-        information in these). Statuses: BOUNDARY (a probability is 0), NOT_IDENTIFIED (rank below
-        num_free), STARTS_DISAGREE, MAX_STEPS, NONFINITE.
+        information in these; see `jaxmix.estimators.rows.rank_of`). Statuses: BOUNDARY (a
+        probability is 0), NOT_IDENTIFIED (rank below num_free), STARTS_DISAGREE, MAX_STEPS,
+        NONFINITE.
 
     Raises
     ------

@@ -276,24 +276,31 @@ def last_step(theta: Theta, rows: Rows, layout: Layout, tolerance: float) -> tup
 def rank_of(theta: Theta, rows: Rows, layout: Layout, tolerance: float) -> tuple[Array, Array]:
     """Return the rank of the information, and the number of coordinates that are free.
 
-    Expected information over all cells, where these are few, for the rows that are complete;
-    that of the rows seen for the others. Fixed are probabilities that the data hold at 0, not
-    those that happen to be there on a flat ridge: releasing these would gain nothing.
+    Where cells are few and some row is complete, expected information over all cells for the rows
+    that are complete, with the outer products of the others' scores. Elsewhere observed
+    information, the curvature of the log-likelihood itself: outer products are of no more scores
+    than there are rows, while few rows may well tell more parameters apart.
+
+    Eigenvalues count where they exceed the square root of the machine epsilon, in coordinates
+    scaled to the information of the complete data: less than that share of it is none. Fixed are
+    probabilities that the data hold at 0, not those that happen to be there on a flat ridge:
+    releasing these would gain nothing.
     """
     local = _local(theta, rows, False, layout)
     held = local.bound & (local.outward**2 > 2 * tolerance * jnp.diag(local.information))
     free = ~held & ~local.is_reference
-    weights, (_, slopes) = rows.counts, _slopes(theta, rows.hot)
+    information = _local(theta, rows, True, layout).information
     if layout.num_cells <= _MOST_CELLS:
         views = len(layout.num_levels) + 1 + layout.treated
         complete = rows.hot.sum(1) > views - 0.5
         eps = float(jnp.finfo(theta.dtype).eps)
         log_p, of_cells = _slopes(theta, layout.cells().astype(theta.dtype), math.log(eps))
-        num_complete = jnp.sum(jnp.where(complete, weights, 0.0))
-        weights = jnp.append(jnp.where(complete, 0.0, weights), num_complete * jnp.exp(log_p))
-        slopes = jnp.concatenate([slopes, of_cells])
-    flat = slopes.reshape(len(slopes), -1)
-    information = _reduced(_product(flat.T, weights[:, None] * flat), local.reference)
-    scale = jnp.maximum(local.scale, jnp.sqrt(jnp.diag(information)))
+        num_complete = jnp.sum(jnp.where(complete, rows.counts, 0.0))
+        weights = jnp.append(jnp.where(complete, 0.0, rows.counts), num_complete * jnp.exp(log_p))
+        slopes = jnp.concatenate([_slopes(theta, rows.hot)[1], of_cells])
+        flat = slopes.reshape(len(slopes), -1)
+        expected = _reduced(_product(flat.T, weights[:, None] * flat), local.reference)
+        information = jnp.where(num_complete > 0, expected, information)
+    scale = jnp.maximum(local.scale, jnp.sqrt(jnp.abs(jnp.diag(information))))
     values = jnp.linalg.eigvalsh(_scaled(information, scale, free))
     return jnp.sum(values > jnp.sqrt(jnp.finfo(theta.dtype).eps)), jnp.sum(free)

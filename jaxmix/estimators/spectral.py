@@ -82,6 +82,8 @@ def solve(moments: Moments, k: int, *, arm: int = 1, estimand: str = "ATE") -> S
         ``condition`` of the class profiles.
         OUT_OF_RANGE refers to the shares before the projection.
     """
+    if k == 1:
+        return _one_class(moments, arm)
     centre, scale = outcome_scale(moments)
     zx, zxy = moments.zx, standard_zxy(moments)
     a, d_z, d_x = zx.shape
@@ -125,6 +127,17 @@ def solve(moments: Moments, k: int, *, arm: int = 1, estimand: str = "ATE") -> S
         "gap": gaps.min(),
         "condition": jnp.linalg.norm(rows) * jnp.linalg.norm(rows_inverse),
     }
+    return Solution(value, settle(status, value), stats)
+
+
+def _one_class(moments: Moments, arm: int) -> Solution:
+    """Return the class of everybody: its operators are numbers, the means of the arms."""
+    means = (moments.y_by_arm / moments.arm_probabilities)[:, None]
+    whole = jnp.ones(1, means.dtype)
+    value = Mixture(whole, means, moments.x_by_arm.sum(0)[:, None])
+    status = range_status(whole, means[arm] - means[0], moments.range_y)
+    none = jnp.zeros((), means.dtype)
+    stats = {"share_repair": none, "imaginary": none, "gap": none + jnp.inf, "condition": none + 1}
     return Solution(value, settle(status, value), stats)
 
 

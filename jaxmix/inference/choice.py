@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from jaxmix.report.tables import Table, number
+from jaxmix.report.tables import Table, classes, number
 
 _THIN = 6.0  # difference of BIC below which evidence is at most positive (Kass, Raftery)
 _NEAR_NOISE = 1e-3  # p-value above which the weakest direction of the proxies is near its noise
@@ -216,11 +216,11 @@ def decide(candidates: Sequence[Candidate], method: str, context: Context) -> Se
     reasons, doubts = [*reasons, *more], [*doubts, *less_sure]
     if best == context.most:
         reasons.append(
-            f"the proxies cannot tell apart more than {context.most} classes, so that there may be "
-            "more"
+            f"the proxies cannot tell apart more than {classes(context.most)}, so that there may "
+            "be more"
         )
     elif best == len(candidates):
-        doubts.append(f"more than {best} classes were not considered")
+        doubts.append(f"more than {classes(best)} were not considered")
     return Selection(
         recommended=best,
         reasons=tuple(reasons),
@@ -247,37 +247,37 @@ def _by_criterion(
     reasons: list[str] = []
     doubts: list[str] = []
     if len(ranked) == 1:
-        reasons.append(f"only {_classes(k)} could be fitted with anything left to test")
+        reasons.append(f"only {classes(k)} could be fitted with anything left to test")
     else:
         second = candidates[ranked[1]].num_classes
         margin = scores[ranked[1]] - scores[ranked[0]]
-        reasons.append(f"{name} is smallest at {_classes(k)}, by {margin:.1f} over {second}")
+        reasons.append(f"{name} is smallest at {classes(k)}, by {margin:.1f} over {second}")
         if margin < _THIN:
             doubts.append(
-                f"{name} leads by {margin:.1f} only over {_classes(second)} (below {_THIN:.0f} "
+                f"{name} leads by {margin:.1f} only over {classes(second)} (below {_THIN:.0f} "
                 "is no strong evidence)"
             )
     if not own.done:
-        doubts.append(f"the search for the fit of {_classes(k)} ran out of steps")
+        doubts.append(f"the search for the fit of {classes(k)} ran out of steps")
     if own.p_value is not None:
         symbol = "G2" if method == "likelihood" else "J"
-        told = f"{symbol} of {_classes(k)} has p = {_p(own.p_value)}"
+        told = f"{symbol} of {classes(k)} has p = {_p(own.p_value)}"
         if own.p_value < size:
             doubts.append(f"{told}: they do not fit, and the assumptions may fail instead")
         else:
             reasons.append(f"{told}: they are not rejected, which is no proof")
     below = candidates[k - 2].ratio_p_value if k > 1 else None
     if below is not None:
-        told = f"the likelihood ratio of {k - 1} against {_classes(k)} has p = {_p(below)}"
+        told = f"the likelihood ratio of {k - 1} against {classes(k)} has p = {_p(below)}"
         (reasons if below <= size else doubts).append(told)
     if own.ratio_p_value is not None:
-        told = f"the likelihood ratio of {k} against {_classes(k + 1)} has p = "
+        told = f"the likelihood ratio of {k} against {classes(k + 1)} has p = "
         told += _p(own.ratio_p_value)
         (doubts if own.ratio_p_value <= size else reasons).append(told)
     if own.aic is not None:
         by_aic = min((c.aic, c.num_classes) for c in candidates if c.aic is not None)[1]
         if by_aic != k:
-            reasons.append(f"AIC, which tends to too many, prefers {_classes(by_aic)}")
+            reasons.append(f"AIC, which tends to too many, prefers {classes(by_aic)}")
     return k, reasons, doubts
 
 
@@ -310,7 +310,3 @@ def _of_rank(
     if method == "rank" and rank <= len(tested) and tested[rank - 1] < 2 * size:
         doubts.append(f"rank {rank} is near rejection")
     return reasons, doubts
-
-
-def _classes(k: int) -> str:
-    return "1 class" if k == 1 else f"{k} classes"

@@ -11,7 +11,6 @@ so that it covers where estimates pile up at a bound and normal intervals do not
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from statistics import NormalDist
 from typing import Any, NamedTuple
@@ -19,12 +18,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxmix.estimators import table
 from jaxmix.estimators.optimum import cells_of, mixture_of
 from jaxmix.estimators.table import Cells, Factors, Pull
+from jaxmix.inference.numbers import Model, limits_of, numbers_of, variances_of
 from jaxmix.moments import Moments
 from jaxmix.solvers.lanes import batched, by_chunks
 from jaxmix.solvers.minimise import damped, minimise
@@ -37,16 +36,6 @@ _ROUNDS = 25
 _FAR = 30.0  # ranges beyond which a target pulls in vain
 _EXACT_BELOW = 1.0
 _BETTER = 0.05  # log-likelihood units by which a point beats the estimate for it to count
-
-
-@dataclasses.dataclass(frozen=True)
-class Model:
-    """What is fitted, and how many classes; hashable."""
-
-    num_classes: int
-    level: int
-    num_arms: int
-    estimand: str
 
 
 class Intervals(NamedTuple):
@@ -110,82 +99,6 @@ class _Search(NamedTuple):
     done: Bool[Array, ""]
 
 
-class Numbers(NamedTuple):
-    """One number beside each of `Intervals`: standard errors, as `design_effects` takes them."""
-
-    effect: Float[Array, ""]
-    means: Float[Array, " a"]
-    shares: Float[Array, " k"]
-    effects: Float[Array, " k"]
-    cumulative: Float[Array, " k-1"]
-    spread: Float[Array, ""]
-
-
-@functools.partial(jax.jit, static_argnames=("k", "level", "estimand"))
-def design_effects(
-    moments: Moments,
-    k: int,
-    start: Any,
-    errors: Numbers,
-    *,
-    level: int = 3,
-    estimand: str = "ATE",
-) -> Float[Array, " m"]:
-    """Return by how much each number's variance exceeds that of a random sample of as many rows.
-
-    The ratio of a variance that knows the design (weights, clusters) to that by Fisher's
-    information, both with probabilities at 0 held there. A likelihood ratio of the weighted table
-    divided by it is chi-square again, to first order. A number without a variance of its own,
-    such as a share at its bound, takes the largest ratio of the others.
-
-    Parameters
-    ----------
-    moments, k, start, level, estimand
-        As in `intervals`.
-    errors
-        Standard errors under the design.
-
-    Returns
-    -------
-    array
-        In the order in which `intervals` looks for ends.
-
-    References
-    ----------
-    Rao, Scott (1984), "On chi-squared tests for multiway contingency tables with cell
-    proportions estimated from survey data", Annals of Statistics 12; Pauli, Racugno, Ventura
-    (2011), "Bayesian composite marginal likelihoods", Statistica Sinica 21, on one number.
-
-    Examples
-    --------
-    >>> import jax, jax.numpy as jnp, jaxmix as jm
-    >>> counts = jm.populations.paper_main(zt_strength=0.5).counts(jax.random.key(0), 10_000)
-    >>> moments = jm.moments.from_counts(counts)
-    >>> sol = jm.factorization.solve(moments, 2, key=jax.random.key(1))
-    >>> errors = Numbers(jnp.array(0.02), *(jnp.full(2, 0.02),) * 3, jnp.array([0.02]), 0.02)
-    >>> design_effects(moments, 2, sol.stats["start"], errors).shape
-    (8,)
-    """
-    model = Model(k, level, moments.tensor.shape[0], estimand)
-    cells = cells_of(moments, level)
-    factors = Factors(*start)
-    order = jnp.argsort(mixture_of(factors, moments.value_y, level, model.num_arms).effects())
-    own = _variances(cells, factors, moments.value_y, order, model)
-    inner = errors.cumulative[1 : max(k - 2, 1)]
-    # The variance of the class effects has the ratio of their standard deviation; its own error
-    # is 2 spread times that.
-    spread = _numbers(factors, moments.value_y, order, model)[-1] ** 0.5
-    parts = [
-        errors.effect[None], errors.means, errors.shares, errors.effects, inner,
-        2 * spread[None] * jnp.asarray(errors.spread),
-    ]  # fmt: skip
-    design = jnp.concatenate([jnp.atleast_1d(part) for part in parts]) ** 2
-    exists = (own > 0) & jnp.isfinite(design) & (design > 0)
-    ratios = jnp.where(exists, design / jnp.where(exists, own, 1.0), 0.0)
-    largest = jnp.where(jnp.any(exists), ratios.max(), 1.0)
-    return jnp.where(exists, ratios, largest)
-
-
 @functools.partial(jax.jit, static_argnames=("k", "level", "estimand", "confidence"))
 def intervals(
     moments: Moments,
@@ -219,7 +132,8 @@ def intervals(
     level, estimand, confidence
         As in `jaxmix.fit`.
     inflation
-        `design_effects`, by which the chi-square limits are multiplied; None for a random sample.
+        `jaxmix.inference.numbers.design_effects`, by which the chi-square limits are multiplied;
+        None for a random sample.
 
     References
     ----------
@@ -241,10 +155,10 @@ def intervals(
     factors = Factors(*start)
     mixture = mixture_of(factors, moments.value_y, level, model.num_arms)
     order = jnp.argsort(mixture.effects())
-    limits = _limits(model, moments.range_y)
+    limits = limits_of(model, moments.range_y)
     root = jnp.asarray(NormalDist().inv_cdf(0.5 + confidence / 2), cells.dtype)
 
-    variances = _variances(cells, factors, moments.value_y, order, model)
+    variances = variances_of(cells, factors, moments.value_y, order, model)
     roots = jnp.full(len(limits), root)
     if inflation is not None:
         roots = root * jnp.sqrt(inflation)
@@ -273,31 +187,6 @@ def intervals(
     )
 
 
-def _limits(model: Model, range_y: Float[Array, " 2"]) -> Float[Array, "m 2"]:
-    """Return how small and how large each number could be."""
-    a, k = model.num_arms, model.num_classes
-    width = range_y[1] - range_y[0]
-    difference = jnp.stack([-width, width])
-    share = jnp.array([0.0, 1.0], width.dtype)
-    variance = jnp.stack([jnp.zeros_like(width), width**2])
-    each = [difference, *[range_y] * a, *[share] * k, *[difference] * k]
-    return jnp.stack([*each, *[share] * max(k - 3, 0), variance])
-
-
-def _numbers(factors: Factors, value_y: Array, order: Array, model: Model) -> Float[Array, " m"]:
-    """Return the numbers that have intervals, whatever the scales of the factors."""
-    factors = table.normalise(factors)
-    mixture = mixture_of(factors, value_y, model.level, model.num_arms).take(order)
-    shares, effects = mixture.shares, mixture.effects()
-    if model.estimand == "ATT":
-        shares = mixture.treated_shares(jnp.ones(factors.W.shape[1], value_y.dtype))
-    mean = shares @ effects
-    inner = jnp.cumsum(shares)[1 : max(len(shares) - 2, 1)]
-    variance = shares @ (effects - mean) ** 2
-    parts = [mean[None], mixture.means @ shares, shares, effects, inner, variance[None]]
-    return jnp.concatenate(parts)
-
-
 @functools.lru_cache(maxsize=256)
 def _compiled(model: Model) -> Any:
     # Ends that need many steps hold up their own chunk alone.
@@ -311,7 +200,7 @@ def _find_end(task: _Task, *, model: Model) -> tuple[Array, Array, Array]:
     cells, start = task.cells, task.factors
 
     def number(factors: Factors) -> Array:
-        return _numbers(factors, task.value_y, task.order, model)[task.which]
+        return numbers_of(factors, task.value_y, task.order, model)[task.which]
 
     slope_of = jax.grad(number)
     estimate = number(start)
@@ -375,6 +264,8 @@ def _find_end(task: _Task, *, model: Model) -> tuple[Array, Array, Array]:
     between = end.low_value + weight * (end.high_value - end.low_value)
     inner = jnp.where(met, between, end.low_value)
     value = jnp.where(end.done, inner, jnp.where(met, end.high_value, end.low_value))
+    # The estimate is in every interval; a number that nothing moves is off by rounding alone.
+    value = jnp.where(task.sign > 0, jnp.maximum(value, estimate), jnp.minimum(value, estimate))
     worst = jnp.where(-end.least > _BETTER, -end.least, 0.0)
     return value, end.done, worst
 
@@ -393,26 +284,3 @@ def _next(search: _Search, root: Array, first: Array) -> Array:
     # Every third round halves, should the secant creep.
     share = jnp.where(search.round % 3 == 2, 0.5, share)
     return jnp.where(met, search.low + share * width, outwards)
-
-
-def _variances(
-    cells: Cells, factors: Factors, value_y: Array, order: Array, model: Model
-) -> Float[Array, " m"]:
-    """Return the variances by Fisher's information, with probabilities at 0 held there.
-
-    They set the scale of the search and nothing else, so that directions in which the likelihood
-    is flat may be left out.
-    """
-    vector, unravel = ravel_pytree(factors)
-    p = table.model(factors).reshape(-1)
-    free = vector > 0
-    slope = jax.jacfwd(lambda v: table.model(unravel(v)).reshape(-1))(vector)
-    root = jnp.where(p > 0, jnp.where(p > 0, p / cells.sum(), 1.0) ** -0.5, 0.0)
-    slope = jnp.where(free, slope * root[:, None], 0.0)
-    size = jnp.linalg.norm(slope, axis=0)
-    size = jnp.where(size > 0, size, 1.0)
-    values, vectors = jnp.linalg.eigh((slope / size).T @ (slope / size))
-    kept = values > jnp.sqrt(jnp.finfo(p.dtype).eps)
-    own = jax.jacrev(lambda v: _numbers(unravel(v), value_y, order, model))(vector)
-    along = (jnp.where(free, own, 0.0) / size) @ vectors
-    return jnp.sum(jnp.where(kept, along**2 / jnp.where(kept, values, 1.0), 0.0), axis=1)

@@ -27,6 +27,11 @@ NULL = (
     "level 3 holds with this number of classes"
 )
 
+_ONE_CLASS = (
+    "one class has everybody, and its effect is a difference of means, which cannot leave the "
+    "outcome's range"
+)
+
 _NO_SPECTRUM = (Status.COMPLEX_SPECTRUM, Status.RANK_DEFICIENT, Status.NONFINITE)
 
 
@@ -77,6 +82,8 @@ def range_statistic(
 
 def range_test(views_or_moments: Views | Moments, k: int, *, method: str) -> SpecificationTest:
     """Return the check of ranges as an object; clusters and weights enter the standard errors."""
+    if k == 1:
+        return SpecificationTest(False, NULL, reason=_ONE_CLASS, symbol="z")
     if isinstance(views_or_moments, Views):
         found = _of_rows(views_or_moments, k, method)
     else:
@@ -130,7 +137,8 @@ def _compared(
         [jnp.ones(k), jnp.where(bounded, span, 1.0) * jnp.ones(k)]
     )
     exact = jnp.where(beyond > slack, jnp.inf, -jnp.inf)
-    z = jnp.where(errors > 0, beyond / jnp.where(errors > 0, errors, 1.0), exact)
+    noisy = errors > slack  # less than that is rounding
+    z = jnp.where(noisy, beyond / jnp.where(noisy, errors, 1.0), exact)
     found = found & jnp.all(jnp.isfinite(errors))
     checks = 2 * k * (1 + bounded.astype(int))
     largest = jnp.where(found, z.max(), jnp.nan)

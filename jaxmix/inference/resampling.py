@@ -187,7 +187,8 @@ def _evaluate(  # type: ignore[no-untyped-def]
         return jax.vmap(evaluate)(draw_units(keys, units, kind))
 
     results = jax.lax.map(one_chunk, indices.reshape(-1, chunk))
-    return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), results)
+    # By size: an axis without entries, such as k - 1 = 0 shares, leaves nothing to infer one from.
+    return jax.tree.map(lambda a: a.reshape(a.shape[0] * a.shape[1], *a.shape[2:]), results)
 
 
 def _of_units(statistic: Statistic, data: Any, units: Units, outcome_values: Any) -> Any:

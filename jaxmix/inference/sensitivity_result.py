@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxmix.inference.strength import FIT_SLACK
-from jaxmix.report.tables import Table, interval, number
+from jaxmix.report.tables import Table, classes, interval, number
 from jaxmix.status import InputError, Status
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ class Sensitivity:
             f"values of {source}."
         )
         notes.append(
-            f"Over mixtures of {self.num_classes} classes within {2 * FIT_SLACK:g} log-likelihood "
+            f"Over mixtures of {classes(self.num_classes)} within {2 * FIT_SLACK:g} log-likelihood "
             "units of the best fit, found by local search: true bounds may be wider. Classes are "
             "numbered as in the level-3 fit."
         )

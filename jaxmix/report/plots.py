@@ -73,15 +73,14 @@ def effects(
     matplotlib.figure.Figure
         Not attached to any window; ``figure.savefig(path)`` writes it.
     """
-    # A column may be called "$": not the start of a formula.
-    unit, title = (text.replace("$", r"\$") for text in (unit, title))
     height = 1.7 + 0.42 * max(len(rows), 3 if law else 2)
     figure = figure_class()(figsize=(9.0 if law else 7.2, height), layout="constrained")
     axes = figure.subplots(1, 2 if law else 1, squeeze=False, width_ratios=[3, 2] if law else None)
     _forest(axes[0, 0], rows, unit)
     if law:
         _law(axes[0, 1], law, unit)
-    figure.suptitle(title, fontsize=11, color=INK)
+    # A column may be called "$": not the start of a formula.
+    figure.suptitle(title, fontsize=11, color=INK, parse_math=False)
     if note:
         figure.supxlabel(textwrap.fill(note, 120 if law else 95), fontsize=8, color=MUTED)
     return figure
@@ -95,9 +94,9 @@ def _forest(axes: Axes, rows: Sequence[ForestRow], unit: str) -> None:
             axes.plot(row.interval, [position, position], color=colour, lw=1.8)
         axes.plot([row.value], [position], "s" if row.kind == "class" else "o", color=colour, ms=6)
     axes.axvline(0.0, color=MUTED, lw=0.8, zorder=0)
-    axes.set_yticks(range(len(rows)), [row.label for row in rows])
+    axes.set_yticks(range(len(rows)), [row.label for row in rows], parse_math=False)
     axes.set_ylim(len(rows) - 0.4, -0.6)
-    axes.set_xlabel(f"effect on {unit}")
+    axes.set_xlabel(f"effect on {unit}", parse_math=False)
     plain(axes)
 
 
@@ -108,7 +107,7 @@ def _law(axes: Axes, law: tuple[Sequence[float], Sequence[float]], unit: str) ->
     axes.axvline(0.0, color=MUTED, lw=0.8, zorder=0)
     axes.set_ylim(0.0, 1.05)
     axes.margins(x=0.2)
-    axes.set_xlabel(f"class effect on {unit}")
+    axes.set_xlabel(f"class effect on {unit}", parse_math=False)
     axes.set_ylabel("share of people")
     plain(axes)
 

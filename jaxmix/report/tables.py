@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import html
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,6 +89,17 @@ def number(value: float | None, digits: int = 4) -> str:
     return f"{value:,.{max(digits - 1 - magnitude, 1 if magnitude < 6 else 0)}f}"
 
 
+def classes(k: int) -> str:
+    """Return a number of classes as text.
+
+    Examples
+    --------
+    >>> classes(1), classes(2)
+    ('1 class', '2 classes')
+    """
+    return "1 class" if k == 1 else f"{k} classes"
+
+
 def interval(bounds: tuple[float, float] | None) -> str:
     """Return an interval as text.
 
@@ -97,3 +109,17 @@ def interval(bounds: tuple[float, float] | None) -> str:
     '[-1.000, 2.500]'
     """
     return "-" if bounds is None else f"[{number(bounds[0])}, {number(bounds[1])}]"
+
+
+def text_keys(names: Iterable[Any]) -> list[str]:
+    """Return names as texts that stay apart: columns may be called 1 and "1", or by tuples.
+
+    Examples
+    --------
+    >>> text_keys(["a", 1, ("b", 2)]), text_keys([1, "1"])
+    (['a', '1', "('b', 2)"], ['1', "'1'"])
+    """
+    names = list(names)
+    texts = [str(name) for name in names]
+    apart = len(set(texts)) == len(texts)
+    return texts if apart else [repr(name) for name in names]

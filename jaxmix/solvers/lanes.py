@@ -44,7 +44,10 @@ def by_chunks(function: Callable[..., Any], *args: Any) -> Any:
     results = jax.lax.map(one, starts)
     last = chunks * size - num
     return jax.tree.map(
-        lambda r: jnp.concatenate([r[:-1].reshape(-1, *r.shape[2:]), r[-1, last:]]), results
+        lambda r: jnp.concatenate(
+            [r[:-1].reshape((chunks - 1) * size, *r.shape[2:]), r[-1, last:]]
+        ),
+        results,
     )
 
 
@@ -110,8 +113,9 @@ def batched(function: Callable[..., Any]) -> Callable[..., Any]:
     @many.def_vmap
     def _(size: int, are_batched: Any, *args: Any) -> Any:
         args = _spread(size, are_batched, args)
-        flat = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), args)
-        out = jax.tree.map(lambda r: r.reshape(size, -1, *r.shape[1:]), many(*flat))
+        # By size, since an axis without entries leaves nothing to infer one from.
+        flat = jax.tree.map(lambda a: a.reshape(size * a.shape[1], *a.shape[2:]), args)
+        out = jax.tree.map(lambda r: r.reshape(size, r.shape[0] // size, *r.shape[1:]), many(*flat))
         return out, jax.tree.map(lambda _: True, out)
 
     @jax.custom_batching.custom_vmap
