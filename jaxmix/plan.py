@@ -113,7 +113,7 @@ class Estimator:
             assert key is not None
             solution = factorization.solve(
                 moments, k, key=key, level=self.level, start=start, weight=weight,
-                loss="kl" if moments.is_table else "gmm",
+                loss="kl" if moments.is_table else "gmm", thorough=True,
             )  # fmt: skip
         mixture = solution.value
         shares = mixture.shares

@@ -38,6 +38,7 @@ _MOMENTS_STARTS = 1
     jax.jit,
     static_argnames=(
         "k", "level", "loss", "arm", "num_starts", "max_steps", "tolerance", "optimiser",
+        "thorough",
     ),
 )  # fmt: skip
 def solve(
@@ -54,6 +55,7 @@ def solve(
     optimiser: optax.GradientTransformation | None = None,
     start: Any = None,
     weight: Array | None = None,
+    thorough: bool = False,
 ) -> Solution:
     """Recover the classes from the moment tensor by gradient.
 
@@ -98,6 +100,10 @@ def solve(
     weight
         ``sol.stats["weight"]`` of another `gmm` fit, in place of the data's own: resamples keep
         the weight of the estimate.
+    thorough
+        Whether `kl` gives random starts to a table whose first start looks regular, too:
+        `jaxmix.fit` does. The first start of a small or a strange table may look regular in a
+        poor optimum; simulations of regular populations need no more than that start.
 
     Returns
     -------
@@ -149,6 +155,7 @@ def solve(
             tolerance=tolerance,
             spectral_start=k <= moments.max_rank and moments.tensor.shape[0] > 1,
             warm=start is not None,
+            thorough=thorough,
             optimiser=optimiser,
         )
         return _by_likelihood(moments, key, options, start, arm)
@@ -180,7 +187,7 @@ def _by_likelihood(
         fixed, jax.random.key_data(key), () if start is None else Factors(*start), options
     )
     found = jax.lax.stop_gradient(found)
-    factors, decrement, pivot = likelihood.settle_down(fixed, found.factors, options.tolerance)
+    factors, decrement, pivot = likelihood.settle_down(fixed, found.factors)
     mixture = mixture_of(factors, moments.value_y, options.level, a)
     # A class that is nowhere in an arm has no mean there.
     assert mixture.z_profiles is not None

@@ -43,7 +43,7 @@ _ROUND = 8  # random starts per round
 _ENOUGH = 3  # starts that have to agree on the best optimum
 _EXACT_BELOW = 1.0  # predicted gain, in log-likelihood units, where exact curvature is tried
 _SETTLED = 1e-8  # predicted gain whose step leaves an error of its square only
-_SETTLING = 5  # most exact steps after the search
+_SETTLING = 8  # most exact steps after the search
 _ABSURD = 2.33  # normal quantile: goodness of fit beyond its 99 % point
 
 
@@ -69,6 +69,8 @@ class Options:
         Whether the table can carry the spectral estimate as its first start.
     warm
         Whether a first start is given; there are no others then.
+    thorough
+        Whether every table is given random starts, also one whose first start looks regular.
     optimiser
         An optax transformation that precedes scoring, on logits; or None.
     """
@@ -81,6 +83,7 @@ class Options:
     tolerance: float
     spectral_start: bool
     warm: bool
+    thorough: bool = False
     optimiser: optax.GradientTransformation | None = None
 
 
@@ -266,9 +269,8 @@ def _maximise_batch(
         cap = jnp.where(short, min(_REGULAR_STEPS, options.max_steps), options.max_steps)
         caps = jnp.full(len(cells), cap)
         fit = where_selected(jax.vmap(climb), carry.fit, unfinished(carry), cells, caps)
-        regular = jnp.where(
-            carry.rounds == 0, fit.done & ~_absurd(2 * fit.loss, cells.shape[1:], k), carry.regular
-        )
+        ordinary = fit.done & ~_absurd(2 * fit.loss, cells.shape[1:], k)
+        regular = jnp.where(carry.rounds == 0, ordinary & (not options.thorough), carry.regular)
         carry = _Carry(carry.rounds + 1, fit, regular)
         if num_rounds:
             lanes = max(1, width(len(cells)) // (2 * _ROUND))
@@ -325,11 +327,11 @@ class Settled(NamedTuple):
     pivot: Float[Array, ""]
 
 
-def settle_down(cells: Cells, factors: Factors, tolerance: float) -> Settled:
+def settle_down(cells: Cells, factors: Factors) -> Settled:
     """Take exact steps from where the search ended, none of which may fit worse.
 
-    Probabilities on their way to 0 are set there first. The steps converge quadratically: one
-    is enough as a rule, and none is taken that gains more than the search's tolerance.
+    Probabilities on their way to 0 are set there first. The steps converge quadratically, and one
+    is enough as a rule; more are where damped steps had become short before they met the optimum.
     """
     eps = jnp.finfo(cells.dtype).eps
     noise = eps * (64 + 2 * cells.sum())  # the loss may not resolve what a step gains
@@ -351,7 +353,7 @@ def settle_down(cells: Cells, factors: Factors, tolerance: float) -> Settled:
         direction, gain, pivot = newton_step(cells, factors, none, exact)
         moved = retract(factors, direction)
         value = deviance(cells, moved)
-        closer = (value <= loss + noise) & (gain >= 0) & (gain < tolerance)
+        closer = (value <= loss + noise) & (gain >= 0) & (gain < _EXACT_BELOW)
         return Carry(
             Settled(_choose(closer, moved, factors), gain, pivot),
             jnp.where(closer, value, loss),
