@@ -24,6 +24,7 @@ from jaxmix.tables.cells import names_of
 from jaxmix.tables.texts import AUTO, USUAL, Marks, marks_of
 
 _NUM_STARTS = 32
+_DIGITS = 1e-6  # relative disagreement that rounding explains
 _CAVEAT = (
     "Assumes: the columns are independent given the class, and cells are missing at random. "
     "Classes are ordered by decreasing share."
@@ -277,6 +278,12 @@ def latent_classes(
     if missing:
         del stats["g2"]  # the saturated model of incomplete rows is not what it compares with
     status = Status(found.status.item())
+    wrong = contradictions(classes, stats["log_likelihood"], distinct, totals)
+    if wrong and status.usable:  # none of the numbers is shown
+        status = Status.INCONSISTENT
+        classes = jax.tree.map(lambda part: np.full_like(part, np.nan), classes)
+        stats = dict.fromkeys(stats, float("nan"))
+        notes = (*wrong, *notes)
     return LatentClassResult(
         log_likelihood=stats["log_likelihood"],
         num_parameters=stats["num_parameters"],
@@ -291,6 +298,45 @@ def latent_classes(
         seed=int(seed),
         missing_marks=marks,
     )
+
+
+def contradictions(
+    classes: latent.LatentClasses, log_likelihood: float, codes: np.ndarray, counts: np.ndarray
+) -> tuple[str, ...]:
+    """Return how the numbers of a fit contradict each other, computed again in plain numpy.
+
+    Parameters
+    ----------
+    classes, log_likelihood
+        What would be shown.
+    codes, counts
+        ``(n, v)`` and ``(n,)``: the rows behind it, -1 where a cell is missing.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> classes = latent.LatentClasses(np.array([0.5, 0.6]), (np.full((2, 2), 0.5),))
+    >>> contradictions(classes, np.log(0.55), np.array([[0]]), np.array([1.0]))
+    ('the shares of the classes add up to 1.1',)
+    """
+    found = []
+    if not abs(classes.shares.sum() - 1) <= _DIGITS:
+        found.append(f"the shares of the classes add up to {classes.shares.sum():.6g}")
+    inside = [((p >= 0) & (p <= 1 + _DIGITS)).all() for p in (classes.shares, *classes.profiles)]
+    if not all(inside) or not all(
+        np.allclose(p.sum(0), 1, rtol=0, atol=_DIGITS) for p in classes.profiles
+    ):
+        found.append("probabilities of a class do not lie in [0, 1], or do not add up to 1")
+    joint = np.tile(classes.shares, (len(codes), 1))
+    for column, profile in zip(codes.T, classes.profiles, strict=True):
+        joint = joint * np.where(column[:, None] >= 0, profile[np.maximum(column, 0)], 1.0)
+    with np.errstate(divide="ignore"):
+        own = float(counts @ np.log(joint.sum(1)))
+    if not abs(own - log_likelihood) <= _DIGITS * max(1.0, abs(own)):
+        found.append(
+            f"the log-likelihood is {log_likelihood:.6f}, and that of the classes {own:.6f}"
+        )
+    return tuple(found)
 
 
 def _warnings(

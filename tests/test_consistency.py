@@ -224,3 +224,26 @@ def test_resamples_that_all_lie_elsewhere_are_a_contradiction_and_percentiles_a_
     found, _ = ask(point, {}, {}, {"effect": beside}, 200)
     assert found == ("the average effect lies outside the range of all 200 resamples",)
     assert ask(point, {}, {}, {"effect": beside}, 199) == ((), ())
+
+
+def test_contradictions_of_latent_classes_are_failures_too(monkeypatch):
+    rng = np.random.default_rng(0)
+    ill = rng.random(300) < 0.4
+    frame = {f"i{j}": (rng.random(300) < np.where(ill, 0.8, 0.2)).astype(int) for j in range(4)}
+    assert jm.latent_classes(frame, 2).status is Status.SUCCESS
+    solve = sys.modules["jaxmix.latent_classes"].latent.solve
+
+    def beside(*args, **kwargs):
+        found = solve(*args, **kwargs)
+        halved = dataclasses.replace(found.value, shares=found.value.shares / 2)
+        return dataclasses.replace(found, value=halved)
+
+    monkeypatch.setattr(sys.modules["jaxmix.latent_classes"].latent, "solve", beside)
+    result = jm.latent_classes(frame, 2)
+    assert result.status is Status.INCONSISTENT
+    assert any("add up to 0.5" in warning for warning in result.warnings)
+    assert not np.isfinite(result.shares).any()
+    assert result.to_dict()["log_likelihood"] is None
+    assert "INCONSISTENT" in result.summary()
+    with pytest.raises(jm.EstimateError, match="INCONSISTENT"):
+        result.raise_if_failed()
