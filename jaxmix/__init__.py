@@ -4,6 +4,12 @@
 """
 
 import importlib.metadata
+import os
+import sys
+
+from jaxmix import remarks
+
+remarks.quiet_commands(sys.argv, sys.orig_argv, os.environ)  # before JAX is loaded
 
 from jaxmix import features, hierarchy, moments, populations, study
 from jaxmix.data import CausalData, read
