@@ -135,6 +135,8 @@ def read_columns(
 
 def _source(path: str | os.PathLike[str]) -> tuple[_Source, str]:
     """Return the file and how its name ends, compression left out, in lower case."""
+    if not isinstance(path, str | os.PathLike):
+        raise InputError(f"path is {path!r}: give the name of a csv or parquet file")
     place = pathlib.Path(path)
     if str(place).startswith("~") and not place.exists():
         try:
@@ -228,7 +230,7 @@ def _csv(
     wanted = _chosen(stored, choose, separator)
     converting = reader.ConvertOptions(
         include_columns=wanted,
-        column_types=dict.fromkeys(wanted, pa.string()),
+        column_types=dict.fromkeys(wanted, pa.large_string()),
         null_values=[],
         strings_can_be_null=False,
     )
