@@ -47,7 +47,7 @@ def _as_label(control: Any, labels: Sequence[str]) -> str:
         try:
             return label(control)
         except (TypeError, ValueError):
-            return str(control).removesuffix(" 00:00:00")  # a date, or what is no arm
+            return str(control)  # what is no arm, and is refused as that
     text = control.strip()
     if control in labels or set(map(_is_number, labels)) != {True}:
         return control

@@ -15,8 +15,8 @@ PACKAGE = pathlib.Path(jaxmix.__file__).parent
 ROOMS = [
     "remarks", "status", "arguments", "tables", "columns", "reading", "categories", "arms",
     "clusters", "coding", "redundancy", "solvers", "report", "data", "features", "moments",
-    "mixture", "hierarchy", "estimators", "populations", "inference", "latent_classes", "estimates", "summary",
-    "result", "units", "plan", "diagnose", "uncertainty", "consistency", "checks", "fit", "study",
+    "mixture", "hierarchy", "estimators", "populations", "inference", "latent_classes",
+    "estimates", "summary", "result", "units", "plan", "diagnose", "uncertainty", "consistency", "checks", "fit", "study",
     "demo", "doctor", "cli", "__main__",
 ]  # fmt: skip
 

@@ -22,7 +22,7 @@ import jaxmix as jm
 from experiments.verdicts import reading as fuzz
 from jaxmix import CausalData, InputError, cli
 from jaxmix.categories import codes_like, codes_of
-from jaxmix.tables import files
+from jaxmix.tables import separated
 from jaxmix.tables.texts import USUAL, marks_of, number_of
 
 N = 60
@@ -274,8 +274,9 @@ def test_text_has_no_level_that_spells_null(null, tmp_path):
     for way, data in every_way(column, tmp_path).items():
         assert (data.z[0].levels, data.missing) == (("a", "b"), {"z": 10}), way
         assert f"10 cells {null!r} of column 'z'" in data.notes[0]
-    for data in every_way(column, tmp_path, "g", cluster="g").values():
-        assert (data.cluster.max(), data.missing) == (1, {"g": 10})
+    groups = [null if i % 6 == 3 else "abcd"[i // 3 % 4] for i in range(N)]
+    for data in every_way(groups, tmp_path, "g", cluster="g").values():
+        assert (data.cluster.max(), data.missing) == (3, {"g": 10})
     for data in every_way(column, tmp_path, missing_marks=[]).values():
         assert null in data.z[0].levels
 
@@ -514,8 +515,8 @@ def test_categories_of_anything_have_names():
     assert build(table(z=halves)).z[0].levels == ("0", "0.5", "1")
     texts = pd.Categorical(["None" if i % 4 == 3 else "ab"[i % 2] for i in range(N)])
     assert build(table(z=texts)).z[0].levels == ("None", "a", "b")
-    zeros = pd.Categorical([("01", "1", "2")[i // 2 % 3] for i in range(N)])
-    assert build(table(g=zeros), cluster="g").cluster.max() == 1  # declared, and still numbers
+    zeros = pd.Categorical([("01", "1", "2", "3")[i // 2 % 4] for i in range(N)])
+    assert build(table(g=zeros), cluster="g").cluster.max() == 2  # declared, and still numbers
 
 
 # ------------------------------------------------------------------------------------------ dates
@@ -547,8 +548,7 @@ def test_dates_are_clusters(tmp_path):
         assert build(table(g=kind), cluster="g").cluster.tolist() == [i % 6 for i in range(N)]
         assert "'z' holds a " in line_of(lambda kind=kind: build(table(z=kind)))
     arms = pd.to_datetime(["2020-01-02", "2020-01-01"] * (N // 2))
-    for control in ("2020-01-02", datetime.date(2020, 1, 2), arms[0]):
-        assert build(table(t=arms), control=control).arms == ("2020-01-02", "2020-01-01")
+    assert build(table(t=arms), control="2020-01-02").arms == ("2020-01-02", "2020-01-01")
     for kind in kinds[:-1]:
         for name in ("z", "y"):
             line = line_of(lambda kind=kind, name=name: build(table(**{name: kind})))
@@ -658,23 +658,33 @@ def test_line_breaks_in_quotes_of_a_large_file(role, tmp_path):
 
 
 def test_rows_longer_than_a_block_are_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "_BLOCK", 1 << 12)
+    monkeypatch.setattr(separated, "_BLOCK", 1 << 12)
     frame = table(note=["x\n" * 4000 if i == 40 else "short" for i in range(N)])
     assert jm.read(written(frame, tmp_path / "rows.csv"), **ROLES).num_rows == N
 
 
-@pytest.mark.parametrize("tail", ['7,3.5,1,"0\n', '7,3.5,1,0,"no end\n8,4,1,0,"\n9,4,1,0,"x\n'])
+@pytest.mark.parametrize(
+    "tail",
+    [
+        '7,3.5,1,"0\n',
+        '7,3.5,1,0,"no end\n8,4,1,0,"\n9,4,1,0,"x\n',
+        '7,3,1,0,"a\n8,4,1,0,b\n9,4,1,0,"c\n',
+    ],
+)
 def test_a_quote_that_is_never_closed_swallows_no_rows(tail, tmp_path):
     path = tmp_path / "rows.csv"
     names = "t,y,z,x,note\n" if tail.count(",") > 3 else "t,y,z,x\n"
     end = ",a\n" if "note" in names else "\n"
     rows = "".join(f"{i % 2},{i},{i // 2 % 2},{i // 4 % 2}{end}" for i in range(20))
     path.write_text(names + rows + tail + rows)
-    assert "rows.csv" in line_of(lambda: jm.read(path, **ROLES))
+    line = line_of(lambda: jm.read(path, **ROLES))
+    assert "rows.csv" in line
+    assert "a quote in line 2" in line or "Expected" in line
 
 
 def test_inches_are_no_open_quotes(tmp_path):
-    frame = table(note=['5" pipe' if i == 9 else "none" for i in range(N)])
+    notes = {9: '5" pipe', 20: '5" pipe', 30: '5" pipe', 40: '"a" b', 50: '"a\nb"'}
+    frame = table(note=[notes.get(i, "none") for i in range(N)])
     path = tmp_path / "rows.csv"
     path.write_text("t,y,z,x,note\n" + "".join(
         f"{','.join(str(frame[n][i]) for n in frame)}\n" for i in range(N)))  # fmt: skip

@@ -246,8 +246,18 @@ def make(seed: int) -> tuple[dict[str, Column], dict[str, Any]]:
             named[role].append(name)
         else:
             named[role] = name
+    if "g" in columns and _few_clusters(columns):
+        del columns["g"], named["cluster"]
     named["control"] = text_of(next(v for v in columns["t"].values if v is not None))
     return columns, named
+
+
+def _few_clusters(columns: dict[str, Column]) -> bool:
+    """Whether an arm has fewer than three clusters, which is refused for another reason."""
+    rows = zip(*(column.values for column in columns.values()), strict=True)
+    whole = [dict(zip(columns, row, strict=True)) for row in rows if None not in row]
+    arms = {row["t"] for row in whole}
+    return any(len({row["g"] for row in whole if row["t"] == arm}) < 3 for arm in arms)
 
 
 def text_of(value: Any) -> str:

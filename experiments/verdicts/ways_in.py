@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import csv
+import dataclasses
 import datetime
 import decimal
 import gzip
@@ -23,6 +24,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import jaxmix as jm
+
+
+@dataclasses.dataclass
+class Note:
+    """A column without a role."""
+
+    cells: list[Any]
+    declared: bool = False
+
 
 Load = Callable[[dict[str, Any]], jm.CausalData]
 
@@ -74,6 +84,12 @@ def ways(columns: Mapping[str, Any], folder: pathlib.Path, seed: int) -> dict[st
     for name, (content, encoding) in written.items():
         found[name] = lambda roles, name=name, content=content, encoding=encoding: filed(
             folder / name, lambda path: path.write_bytes(content()), roles, encoding
+        )
+    if seed % 10 == 5:
+        n = len(next(iter(columns.values())).cells)
+        noted = dict(columns) | {"note": Note(['one\ntwo, "three"\n\n' * (75_000 // n)] * n)}
+        found["large.csv, line breaks"] = lambda roles: filed(
+            folder / "large.csv", lambda path: path.write_text(rows(noted, ",", end)), roles
         )
     if seed % 10 == 0:
         found["a pipe"] = lambda roles: piped(folder / "pipe", text.encode(), roles)

@@ -223,10 +223,11 @@ def _from_arrow(name: str, column: Any) -> Cells:
     import pyarrow.compute as pc
 
     types = pa.types
+    view = getattr(types, "is_string_view", lambda _: False)
+    if types.is_string(column.type) or view(column.type):
+        column = column.cast(pa.large_string())  # the chunks together may be too long for another
     if isinstance(column, pa.ChunkedArray):
-        column = column.combine_chunks()
-    if isinstance(column, pa.ChunkedArray):  # no chunk, or text too long for one
-        column = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+        column = column.combine_chunks() if column.num_chunks else pa.array([], column.type)
     if isinstance(column, pa.ExtensionArray):
         column = column.storage
     kind = column.type
@@ -243,9 +244,8 @@ def _from_arrow(name: str, column: Any) -> Cells:
         return Cells(column.to_numpy(zero_copy_only=False), present)
     if types.is_date(kind):
         return Cells(column.cast(pa.timestamp("ms")).to_numpy(zero_copy_only=False), present)
-    view = getattr(types, "is_string_view", lambda _: False)
-    if types.is_string(kind) or types.is_large_string(kind) or view(kind):
-        return _from_text(column.cast(pa.large_string()), present)
+    if types.is_large_string(kind):
+        return _from_text(column, present)
     if types.is_decimal(kind) or types.is_time(kind):
         return coded(name, column.to_pylist(), present)
     return _from_values(name, column.to_numpy(zero_copy_only=False), present)
