@@ -294,6 +294,22 @@ def results(data):
     }  # fmt: skip
 
 
+def test_numbers_of_numpy_and_jax_are_kept_as_plain_numbers(data, tmp_path):
+    """Or the result could not be stored."""
+    options = {
+        "num_classes": np.int64(2), "level": np.int8(3), "seed": np.uint32(5),
+        "confidence": np.float32(0.5), "num_resamples": jax.numpy.asarray(0),
+        "checks": np.False_, "better": np.str_("lower"),
+    }  # fmt: skip
+    result = jm.fit(data, **options)
+    result.to_json(tmp_path / "out.json", command=np.str_("jaxmix"))
+    assert [type(value) for value in (result.num_classes, result.level, result.seed)] == [int] * 3
+    assert (result.seed, result.confidence, result.better) == (5, 0.5, "lower")
+    found = jm.latent_classes(rows(), np.int64(2), seed=np.int64(3), num_starts=np.array(2))
+    found.to_json(tmp_path / "classes.json")
+    assert type(found.seed) is int
+
+
 METHODS = {
     ("fit", "cdf", "value"): FINITE,
     ("fit", "quantile", "level"): HALVES | {"one"},
