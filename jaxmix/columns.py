@@ -81,6 +81,8 @@ def raw_values(frame: Any, name: str) -> np.ndarray:
         column = cells
     try:
         values = _to_numpy(name, column)
+    except InputError:
+        raise
     except ValueError:
         raise InputError(
             f"column {name!r} is ragged: a column is a one-dimensional array"
