@@ -38,4 +38,4 @@ lock: $(VENV)/.done  ## renew requirements.lock from pyproject.toml
 	  --output-file requirements.lock pyproject.toml
 
 clean:
-	rm -rf $(VENV) $(OUT) build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(OUT) .tox build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -55,6 +55,11 @@ class Finding(NamedTuple):
     grave: bool = False
 
 
+def known_trouble() -> str:
+    """Return what is wrong with the jaxlib that is installed; empty where nothing is known."""
+    return BAD_BUILDS.get(_version("jaxlib") or "", "")
+
+
 def examine() -> list[Finding]:
     """Return what there is to know, in the order in which it is shown."""
     return [*versions(), *devices(), cache(), *(canary(dtype) for dtype in CANARY_ROWS)]

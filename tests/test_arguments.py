@@ -144,6 +144,29 @@ def test_read_a_path():
     check(jm.read, {"path": "p.csv"} | ROLES, "path", {"path": set()})
 
 
+@pytest.mark.parametrize("role", ["treatment", "outcome", "z", "x", "weights", "cluster"])
+@pytest.mark.parametrize("kind", [pl.Int128, pl.List(pl.Int64), pl.Object], ids=str)
+def test_columns_of_polars_that_are_no_numbers_here(kind, role):
+    table = pl.DataFrame(rows())
+    if kind == pl.Object:
+        odd = pl.Series("odd", [object() for _ in range(40)], dtype=pl.Object)
+    elif kind == pl.Int128:
+        odd = table["w"].cast(kind).alias("odd")
+    else:
+        odd = pl.Series("odd", [[1, 2]] * 40, dtype=kind)
+    named = ["odd"] if role in ("z", "x") else "odd"
+    try:
+        data = jm.CausalData.from_frame(table.with_columns(odd), **ROLES | {role: named})
+    except InputError as error:
+        message = str(error)
+        assert "column 'odd'" in message
+        assert len(message.splitlines()) == 1
+        assert "ragged" not in message
+    else:  # numbers of 128 bits may be read, if they are read right
+        assert kind == pl.Int128
+        assert data.num_rows > 0
+
+
 def test_read_says_what_is_missing_or_unknown_before_it_reads():
     with pytest.raises(TypeError, match="'outcome'"):
         jm.read("nowhere.csv", treatment="t", z=["z"], x=["x"])
@@ -292,6 +315,22 @@ def results(data):
         "fit": jm.fit(many, **options), "verdict": verdict,
         "classes": jm.latent_classes(frame, 2, num_starts=2),
     }  # fmt: skip
+
+
+def test_numbers_of_numpy_and_jax_are_kept_as_plain_numbers(data, tmp_path):
+    """Or the result could not be stored."""
+    options = {
+        "num_classes": np.int64(2), "level": np.int8(3), "seed": np.uint32(5),
+        "confidence": np.float32(0.5), "num_resamples": jax.numpy.asarray(0),
+        "checks": np.False_, "better": np.str_("lower"),
+    }  # fmt: skip
+    result = jm.fit(data, **options)
+    result.to_json(tmp_path / "out.json", command=np.str_("jaxmix"))
+    assert [type(value) for value in (result.num_classes, result.level, result.seed)] == [int] * 3
+    assert (result.seed, result.confidence, result.better) == (5, 0.5, "lower")
+    found = jm.latent_classes(rows(), np.int64(2), seed=np.int64(3), num_starts=np.array(2))
+    found.to_json(tmp_path / "classes.json")
+    assert type(found.seed) is int
 
 
 METHODS = {

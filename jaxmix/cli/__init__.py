@@ -39,6 +39,7 @@ from jaxmix.cli.common import (
 )
 from jaxmix.cli.streams import careful_streams
 from jaxmix.data import WEIGHT_KINDS, read
+from jaxmix.doctor import known_trouble
 from jaxmix.fit import fit
 from jaxmix.plan import CHOICES
 from jaxmix.report import files
@@ -60,6 +61,8 @@ def run(arguments: Sequence[str]) -> int:
     before = files.num_written()
     with careful_streams() as (out, err):
         keep_compiled_programs()
+        if trouble := known_trouble():
+            print(f"jaxmix: warning: {trouble}", file=err)
         code = _run(arguments)
         out.flush()
         if not out.failed:
