@@ -221,7 +221,8 @@ def _crossing(strengths: Numbers, bounds: Numbers) -> float | None:
     i = reached[0]
     if i == 0:
         return float(at[0])
-    return float(at[i - 1] + (at[i] - at[i - 1]) * room[i - 1] / (room[i - 1] - room[i]))
+    share = room[i - 1] / (room[i - 1] - room[i])
+    return float(at[i - 1] + (at[i] - at[i - 1]) * share)
 
 
 def _shown(bounds: Numbers) -> str:
