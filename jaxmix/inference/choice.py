@@ -220,7 +220,7 @@ def decide(candidates: Sequence[Candidate], method: str, context: Context) -> Se
             "be more"
         )
     elif best == len(candidates):
-        doubts.append(f"more than {classes(best)} were not considered")
+        doubts.append(f"more than {classes(best)} {'was' if best == 1 else 'were'} not considered")
     return Selection(
         recommended=best,
         reasons=tuple(reasons),
