@@ -1,13 +1,13 @@
 """Whether the numbers of a fit contradict one another, on tables that people do have.
 
-Run ``python -m experiments.verdicts.consistency [PART ...] [--tables N] [--seed S]``. Tables have
-structural zeros in z, in x or in both, few rows, levels that never occur or not in an arm, exact
-independence, rare classes. The parts: ``functions``, the compiled functions behind `jaxmix.fit`
-under ``vmap`` (estimate, errors, profile, bridge, closed forms); ``classes``, latent classes;
-``fits``, `jaxmix.fit` itself, checks and resamples on and off. Each prints how many tables were
-tried, by status, and how many contradictions were found among those with a usable status; and
-exits with status 1 where there was any. Estimates are compared with EM and Newton in plain numpy,
-errors with central differences.
+Run ``python -m experiments.verdicts.consistency [PART ...] [--tables N] [--seed S] [--quick]``.
+Tables have structural zeros in z, in x or in both, few rows, levels that do not occur in an arm,
+exact independence, rare classes. The parts: ``functions``, the compiled functions behind
+`jaxmix.fit` under ``vmap`` (estimate, errors, profile); ``fits``, `jaxmix.fit` itself, checks and
+resamples on and off, six kinds of fits. Each prints how many tables were tried, by status, and how
+many contradictions were found among those with a usable status; and exits with status 1 where
+there was any. Estimates are compared with EM and Newton in plain numpy, errors with central
+differences.
 """
 
 from __future__ import annotations
@@ -136,11 +136,11 @@ def numbers(solution: Any) -> dict[str, jax.Array]:
 
 
 @functools.cache
-def compiled(level: int, k: int) -> dict[str, Callable]:
+def compiled(level: int, k: int, thorough: bool) -> dict[str, Callable]:
     """Return the functions behind a fit, each under ``vmap`` and compiled."""
 
     def estimate(cells: jax.Array, key: jax.Array) -> dict[str, Any]:
-        sol = jm.factorization.solve(cells, k, key=key, level=level, thorough=True)
+        sol = jm.factorization.solve(cells, k, key=key, level=level, thorough=thorough)
         return {
             "numbers": numbers(sol), "mixture": sol.value, "status": sol.status,
             "stats": sol.stats,
@@ -197,11 +197,11 @@ def _gap(a: Any, b: Any) -> np.ndarray:
     return np.max(jax.tree.leaves(parts), axis=0)
 
 
-def functions(num: int, seed: int, level: int, k: int, profiles: int) -> bool:
+def functions(num: int, seed: int, level: int, k: int, profiles: int, *, thorough: bool) -> bool:
     """Cross-examine the functions behind a fit on random tables."""
     tally, began = Tally(), time.perf_counter()
     for index, batch in enumerate(chunks(num, seed, SHAPE, k)):
-        examine = _Examination(batch, level, k, seed, tally)
+        examine = _Examination(batch, level, k, seed, tally, thorough)
         examine.estimates()
         examine.derivatives(np.random.default_rng([seed, index]))
         examine.profiles(min(max(profiles - index * CHUNK, 0), CHUNK))
@@ -213,9 +213,11 @@ def functions(num: int, seed: int, level: int, k: int, profiles: int) -> bool:
 class _Examination:
     """One batch of tables: what the functions give for it, and what speaks against that."""
 
-    def __init__(self, batch: np.ndarray, level: int, k: int, seed: int, tally: Tally) -> None:
+    def __init__(
+        self, batch: np.ndarray, level: int, k: int, seed: int, tally: Tally, thorough: bool
+    ) -> None:
         self.batch, self.level, self.k, self.seed, self.tally = batch, level, k, seed, tally
-        self.run = compiled(level, k)
+        self.run = compiled(level, k, thorough)
         self.cells = jnp.asarray(batch)
         self.keys = jax.random.split(jax.random.key(seed), len(batch))
         out = jax.tree.map(np.asarray, self.run["estimate"](self.cells, self.keys))
@@ -326,6 +328,89 @@ def _case(text: str) -> tuple[int, int]:
     return int(level), int(k)
 
 
+FITS: dict[str, tuple[tuple[int, ...] | None, dict[str, Any]]] = {
+    "level 3, 3 x 3": (SHAPE, {"level": 3, "num_classes": 2}),
+    "level 3, 2 x 2": ((2, 2, 2, 2), {"level": 3, "num_classes": 2}),
+    "level 3, the treated": (SHAPE, {"level": 3, "num_classes": 2, "estimand": "ATT"}),
+    "level 2, 3 x 3": (SHAPE, {"level": 2, "num_classes": 2}),
+    "level 4, 3 x 3": (SHAPE, {"level": 4}),
+    "level 3, continuous": (None, {"level": 3, "num_classes": 2}),
+}
+ROWS, RESAMPLES = 40, 200
+SEARCHED = 6  # tables for which sensitivity bounds are searched too, which takes its time
+
+
+def continuous(rng: np.random.Generator, n: int = 300) -> dict[str, np.ndarray]:
+    """Return rows with two continuous proxies a side; some know little, or are near copies."""
+    u = rng.random(n) < rng.uniform(0.2, 0.8)
+    strength = rng.choice([0.1, 1.0, 2.0], 4)
+    z1, z2, x1, x2 = (s * u + rng.normal(size=n) for s in strength)
+    if rng.random() < 0.2:
+        z2 = z1 + 0.3 * rng.normal(size=n)
+    t = (rng.random(n) < np.where(u, 0.7, 0.3)).astype(int)
+    y = 2.0 * u + t * (1 - 1.5 * u) + rng.normal(size=n)
+    scale = 10.0 ** rng.integers(-3, 4)
+    return {"t": t, "y": y * scale, "z1": z1, "z2": z2, "x1": x1, "x2": x2}
+
+
+def estimates_of(result: Any) -> np.ndarray:
+    """Return the numbers of a result that are estimates, and none of their uncertainty."""
+    means = [mean.value for mean in result.potential_means.values()]
+    numbers = [result.ate.value, result.naive.value, *means]
+    if result.law is not None:
+        numbers += [*result.law.shares, *result.law.effects]
+        numbers += [result.share_harmed.value, result.spread.value]
+    return np.array(numbers, float)
+
+
+def fits(num: int, seed: int) -> bool:
+    """Cross-examine `jaxmix.fit` itself, with and without what else can be asked for."""
+    found = False
+    for name, (shape, options) in FITS.items():
+        tally, began, tried = Tally(), time.perf_counter(), 0
+        rng = np.random.default_rng([seed, list(FITS).index(name)])
+        while tried < num // len(FITS):
+            if shape is None:
+                frame, proxies, weights = continuous(rng), (["z1", "z2"], ["x1", "x2"]), {}
+            else:
+                cells = draw(rng, shape)
+                if not has_two_arms(cells) or cells.sum() < ROWS:
+                    continue
+                frame, proxies = rows_of(cells, ROWS), (["z"], ["x"])
+                weights = {
+                    "weights": "copies", "weights_kind": "frequency", "features": "onehot",
+                }  # fmt: skip
+            try:
+                data = jm.CausalData.from_frame(
+                    frame, treatment="t", outcome="y", z=proxies[0], x=proxies[1], **weights
+                )
+                plain = jm.fit(data, checks=False, num_resamples=0, **options)
+            except jm.InputError as error:
+                tally.statuses[f"refused ({str(error).split(':')[0][:40]})"] += 1
+                continue
+            drawn = jm.fit(data, checks=False, num_resamples=RESAMPLES, **options)
+            checked = None
+            if tried < SEARCHED or ("3 x 3" not in name and "2 x 2" not in name):
+                checked = jm.fit(data, checks=True, num_resamples=0, **options)
+            tried += 1
+            tally.statuses[plain.status.name] += 1
+            one = np.array([True])
+            for what, other in (("resamples on = off", drawn), ("checks on = off", checked)):
+                if other is not None:
+                    same = np.array_equal(estimates_of(other), estimates_of(plain), equal_nan=True)
+                    tally.add(what, one & (not same), lambda _, data=frame: str(data))
+            for other in (plain, drawn, checked):
+                if other is not None:
+                    wrong = other.status is Status.INCONSISTENT
+                    tally.add("none is INCONSISTENT", one & wrong,
+                              lambda _, r=other, d=frame: (r.warnings, str(d)))  # fmt: skip
+                    if other.status.usable:
+                        finite = np.isfinite(estimates_of(other)).all()
+                        tally.add("usable ones are finite", one & (not finite), lambda _: "")
+        found |= tally.report(f"fit, {name}", tried, time.perf_counter() - began)
+    return found
+
+
 def main() -> int:
     """Run the parts that were asked for."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -333,13 +418,18 @@ def main() -> int:
     parser.add_argument("--tables", type=int, default=2_000)
     parser.add_argument("--profiles", type=int, default=2_000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--quick", action="store_true", help="no starts where the first is regular")
     parser.add_argument("--cases", type=_case, nargs="*", default=[(3, 2), (2, 2), (3, 3)])
     asked = parser.parse_args()
     jax.config.update("jax_enable_x64", True)
     found = False
     if "functions" in asked.parts:
         for level, k in asked.cases:
-            found |= functions(asked.tables, asked.seed, level, k, asked.profiles)
+            found |= functions(
+                asked.tables, asked.seed, level, k, asked.profiles, thorough=not asked.quick
+            )
+    if "fits" in asked.parts:
+        found |= fits(asked.tables, asked.seed)
     return int(found)
 
 

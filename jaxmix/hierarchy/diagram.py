@@ -115,7 +115,7 @@ def diagram(graph: Any, **roles: Any) -> Diagram:
 def _node(role: str, name: Any) -> str:
     """Return the name of a node as text; whatever else is no name is refused."""
     try:
-        return str(arguments.column(role, name))
+        return _name(arguments.column(role, name))
     except InputError:
         raise InputError(f"{role} is {arguments.told(name)}; give the name of a node") from None
 
