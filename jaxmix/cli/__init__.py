@@ -237,8 +237,8 @@ def fit_command(
     try:
         data = read(rows, encoding=encoding, **columns(), **roles)
     except UnknownColumn as error:
-        # The header is known now: perhaps a name has a comma in it.
-        if (again := columns(error.stored)) == columns():
+        # The header is known now: perhaps a name has a comma in it. A pipe is read but once.
+        if (again := columns(error.stored)) == columns() or not rows.is_file():
             raise
         data = read(rows, encoding=encoding, **again, **roles)
     with fit_progress() as progress:
