@@ -162,3 +162,47 @@ def test_left_eigen_derivative_of_a_gauge_free_function():
     tangent = jax.jvp(of, (jnp.asarray(a),), (jnp.asarray(direction),))[1]
     expected = central(lambda b: np.asarray(of(jnp.asarray(b))), a, direction)
     np.testing.assert_allclose(tangent, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_rounding_of_what_was_taken_out_is_no_rank():
+    # What z leaves beside the constant is rounding; against itself it would have full rank.
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(500, 2)) + 0.3
+    z = np.column_stack([np.full(500, 0.1) * 7, rng.normal(size=500) + x[:, 0]])
+    z, x = (np.column_stack([np.ones(500), a]) for a in (z, x))
+    matrix = jnp.asarray(z.T @ x / 500)
+    sizes = linalg.Sizes(*(jnp.sqrt(jnp.mean(a**2, 0)) for a in (z, x)), jnp.asarray(500.0))
+    plain = linalg.bordered_pinv(matrix, 2, num_shared=1, sizes=sizes)
+    assert plain.deficient
+    assert not linalg.bordered_pinv(matrix, 1, num_shared=1, sizes=sizes).deficient
+    # At its numerical rank it is the pseudo-inverse without that z.
+    found = linalg.bordered_pinv(matrix, num_shared=1, sizes=sizes)
+    assert not found.deficient
+    assert float(jnp.trace(found.matrix @ matrix)) == pytest.approx(2)
+    for scale in (1e-12, 1e12):  # units change nothing
+        by = jnp.array([1.0, scale, scale])
+        unit = sizes._replace(z=sizes.z * by)
+        assert linalg.bordered_pinv(matrix * by[:, None], 2, num_shared=1, sizes=unit).deficient
+
+
+def test_a_z_that_others_give_is_left_out_of_the_weights():
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(400, 1))
+    first, second = x + rng.normal(size=(2, 400, 1))
+    z = np.column_stack([np.ones(400), first, 2 * first - 1, second])
+    x, y = np.column_stack([np.ones(400), x]), rng.normal(size=400)
+    fitted = z @ np.linalg.lstsq(z, x, rcond=1e-12)[0]
+    expected = np.linalg.lstsq(fitted, y, rcond=None)[0]
+    sizes = linalg.Sizes(*(jnp.sqrt(jnp.mean(a**2, 0)) for a in (z, x)), jnp.asarray(400.0))
+    found = linalg.bordered_pinv(
+        jnp.asarray(z.T @ x / 400), num_shared=1, gram=jnp.asarray(z.T @ z / 400), sizes=sizes
+    )
+    np.testing.assert_allclose(found.matrix @ (z.T @ y / 400), expected, rtol=1e-8)
+
+
+def test_powers_of_two():
+    sizes = jnp.array([1.0, 1.5, 2.0, 1e300, 1e-300, 0.0, jnp.inf])
+    found = np.asarray(linalg.power_of_two(sizes))
+    np.testing.assert_array_equal(np.log2(found) % 1, 0)
+    assert ((found[:5] <= sizes[:5]) & (sizes[:5] < 2 * found[:5])).all()
+    np.testing.assert_array_equal(found[5:], 1.0)

@@ -30,6 +30,8 @@ def test_tensor_equals_a_loop_over_rows():
     for t in (0, 1):
         z = np.asarray(views.z) * (np.asarray(views.t) == t)[:, None]
         np.testing.assert_allclose(found.gram_z[t], (z * mass[:, None]).T @ z, atol=1e-14)
+        x = np.asarray(views.x) * (np.asarray(views.t) == t)[:, None]
+        np.testing.assert_allclose(found.square_x[t], mass @ x**2, atol=1e-14)
 
 
 def test_contractions_have_their_names_values():
@@ -96,7 +98,17 @@ def test_counts_equal_rows_of_the_same_cells():
     views = jm.features.encode(causal_data(frame))
     by_rows = moments.from_rows(views, covariance=True)
     by_counts = moments.from_counts(jnp.asarray(cells, float), covariance=True)
-    for name in ("zx", "zxy", "zy", "gram_z", "x_by_arm", "y_by_arm", "range_y", "num_rows"):
+    for name in (
+        "zx",
+        "zxy",
+        "zy",
+        "gram_z",
+        "square_x",
+        "x_by_arm",
+        "y_by_arm",
+        "range_y",
+        "num_rows",
+    ):
         np.testing.assert_allclose(getattr(by_rows, name), getattr(by_counts, name), atol=1e-12)
     # Both carry the covariance of their own outcome features; of E[1{T=t} z x Y] it is one.
     for t in (0, 1):

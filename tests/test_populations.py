@@ -172,6 +172,7 @@ def test_sampled_moments_follow_the_exact_ones(name):
     # Five standard errors for each of a few hundred numbers; constants are exact.
     assert (np.abs(found.tensor - exact.tensor) < 5 * se + 1e-12).all()
     assert (np.abs(found.gram_z - exact.gram_z) < 5 * 4 / np.sqrt(n)).all()
+    assert (np.abs(found.square_x - exact.square_x) < 5 * 4 / np.sqrt(n)).all()
     size = np.sqrt(np.outer(np.diag(exact.covariance), np.diag(exact.covariance)))
     # Moments of order 12: the covariance of heavy products is known to a few percent.
     assert (np.abs(found.covariance - exact.covariance) < 0.1 * size + 1e-3).all()
