@@ -169,7 +169,7 @@ def compiled(level: int, k: int, thorough: bool) -> dict[str, Callable]:
 
     def near(cells: jax.Array, start: Any, key: jax.Array) -> tuple[Any, Any]:
         sol = jm.factorization.solve(cells, k, key=key, level=level, start=start)
-        return numbers(sol), sol.stats["num_zero"]
+        return numbers(sol), _zeros(sol.stats["start"])
 
     def ends(cells: jax.Array, start: Any) -> Any:
         return profile.intervals(jm.moments.from_counts(cells), k, start, level=level)
@@ -269,8 +269,9 @@ class _Examination:
         ends = [self.run["near"](self.cells + s * way, self.start, self.keys) for s in (1, -1)]
         (up, zero_up), (down, zero_down) = jax.tree.map(np.asarray, ends)
         # Derivatives are those with the same probabilities held at 0.
-        held = self.stats["num_zero"]
-        settled = self.regular & sized & (zero_up == held) & (zero_down == held)
+        held = np.asarray(jax.vmap(_zeros)(self.start))
+        same = (zero_up == held).all(1) & (zero_down == held).all(1)
+        settled = self.regular & sized & same
         predicted = {
             name: np.einsum("n...tzxy,ntzxy->n...", slope, way) for name, slope in slopes.items()
         }
@@ -307,6 +308,11 @@ class _Examination:
             if abs(gain) < 1e-6 and self.stats["flatness"][i] > 1e-4:
                 gap = abs(effect - self.found["effect"][i])
                 self.count("the oracle's average effect", one & ~(gap < 1e-6), one)
+
+
+def _zeros(factors: Any) -> jax.Array:
+    """Return which probabilities are held at 0."""
+    return jnp.concatenate([part.reshape(-1) for part in factors]) == 0
 
 
 def _finite(numbers: dict[str, np.ndarray]) -> np.ndarray:

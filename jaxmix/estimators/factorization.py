@@ -24,6 +24,7 @@ from jaxmix import moments as moments_
 from jaxmix.estimators import least_squares, likelihood, table
 from jaxmix.estimators.least_squares import Layout
 from jaxmix.estimators.optimum import cells_of, mixture_of, moments_value, table_value
+from jaxmix.estimators.settling import settle_down
 from jaxmix.estimators.table import Cells, Factors
 from jaxmix.mixture import EffectLaw, range_status
 from jaxmix.moments import Moments
@@ -187,7 +188,7 @@ def _by_likelihood(
         fixed, jax.random.key_data(key), () if start is None else Factors(*start), options
     )
     found = jax.lax.stop_gradient(found)
-    factors, decrement, pivot = likelihood.settle_down(fixed, found.factors)
+    factors, decrement, pivot = settle_down(fixed, found.factors)
     mixture = mixture_of(factors, moments.value_y, options.level, a)
     # A class that is nowhere in an arm has no mean there.
     assert mixture.z_profiles is not None

@@ -26,7 +26,6 @@ from jaxmix.estimators.table import (
     newton_step,
     normalise,
     retract,
-    to_bound,
 )
 from jaxmix.solvers.lanes import batched, by_chunks, where_selected, width
 from jaxmix.solvers.minimise import damped, minimise
@@ -42,8 +41,6 @@ _RANDOM_STEPS = 60
 _ROUND = 8  # random starts per round
 _ENOUGH = 3  # starts that have to agree on the best optimum
 _EXACT_BELOW = 1.0  # predicted gain, in log-likelihood units, where exact curvature is tried
-_SETTLED = 1e-8  # predicted gain whose step leaves an error of its square only
-_SETTLING = 8  # most exact steps after the search
 _ABSURD = 2.33  # normal quantile: goodness of fit beyond its 99 % point
 
 
@@ -307,70 +304,6 @@ def _best_of(fit: Fit, factors: Factors, loss: Array, done: Array, steps: Array)
         agree.astype(jnp.int32),
         others.min(),
     )
-
-
-class Settled(NamedTuple):
-    """The optimum to the precision of its derivatives, and what the last step says of it.
-
-    Attributes
-    ----------
-    factors
-        The probabilities.
-    decrement
-        Log-likelihood that the last step was to gain: NaN where there is no maximum here.
-    pivot
-        Smallest pivot of the scaled information, near 0 where the likelihood is flat.
-    """
-
-    factors: Factors
-    decrement: Float[Array, ""]
-    pivot: Float[Array, ""]
-
-
-def settle_down(cells: Cells, factors: Factors) -> Settled:
-    """Take exact steps from where the search ended, none of which may fit worse.
-
-    Probabilities on their way to 0 are set there first. The steps converge quadratically, and one
-    is enough as a rule; more are where damped steps had become short before they met the optimum.
-    """
-    eps = jnp.finfo(cells.dtype).eps
-    noise = eps * (64 + 2 * cells.sum())  # the loss may not resolve what a step gains
-    exact, none = jnp.asarray(True), jnp.zeros((), cells.dtype)
-
-    class Carry(NamedTuple):
-        settled: Settled
-        loss: Array
-        going: Array
-        steps: Array
-
-    def body(carry: Carry) -> Carry:
-        factors, loss = carry.settled.factors, carry.loss
-        bounded = to_bound(cells, factors)
-        value = deviance(cells, bounded)
-        no_worse = value <= loss + noise
-        factors = _choose(no_worse, bounded, factors)
-        loss = jnp.where(no_worse, value, loss)
-        direction, gain, pivot = newton_step(cells, factors, none, exact)
-        moved = retract(factors, direction)
-        value = deviance(cells, moved)
-        closer = (value <= loss + noise) & (gain >= 0) & (gain < _EXACT_BELOW)
-        return Carry(
-            Settled(_choose(closer, moved, factors), gain, pivot),
-            jnp.where(closer, value, loss),
-            closer & (gain > _SETTLED),
-            carry.steps + 1,
-        )
-
-    start = Carry(
-        Settled(factors, jnp.full_like(none, jnp.inf), none), deviance(cells, factors), exact,
-        jnp.int32(0),
-    )  # fmt: skip
-    end = jax.lax.while_loop(lambda c: c.going & (c.steps < _SETTLING), body, start)
-    return end.settled
-
-
-def _choose(condition: Bool[Array, ""], yes: Factors, no: Factors) -> Factors:
-    return Factors(*(jnp.where(condition, y, n) for y, n in zip(yes, no, strict=True)))
 
 
 def degrees_of_freedom(shape: tuple[int, ...], k: int) -> int:
