@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from jaxmix import arguments
 from jaxmix.status import InputError
 from jaxmix.tables import separated
 from jaxmix.tables.cells import Cells, as_declared, cells_from
@@ -87,8 +88,8 @@ def _checked(encoding: str) -> str:
         "".encode(encoding)
     except (LookupError, TypeError, ValueError):
         raise InputError(
-            f"encoding (--encoding) is {encoding!r}, which is not known; use utf-8, latin-1, "
-            "cp1252, utf-16, shift_jis or another name that Python knows"
+            f"encoding (--encoding) is {arguments.told(encoding)}, which is not known; use utf-8, "
+            "latin-1, cp1252, utf-16, shift_jis or another name that Python knows"
         ) from None
     return "utf-8" if found.name in ("utf-8", "utf-8-sig", "ascii") else found.name
 

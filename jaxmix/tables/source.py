@@ -11,6 +11,7 @@ import stat
 from collections.abc import Iterator
 from typing import Any
 
+from jaxmix import arguments
 from jaxmix.status import InputError
 
 HEAD = 1 << 20  # bytes within which the header row ends
@@ -69,18 +70,18 @@ def find(path: str | os.PathLike[str]) -> tuple[Source, str]:
     if not isinstance(path, str | os.PathLike):
         raise InputError(f"path is {path!r}: give the name of a csv or parquet file")
     place = pathlib.Path(path)
-    if str(place).startswith("~") and not place.exists():
+    if str(place).startswith("~") and not os.path.exists(place):
         try:
             place = place.expanduser()
         except RuntimeError:
             raise InputError(f"there is no home folder for {str(path)!r}") from None
     name = str(place)
-    if place.is_dir():
+    if os.path.isdir(place):  # also of names that no file can have
         raise InputError(f"{name!r} is a folder; give a csv or parquet file")
     try:
         kind = place.stat().st_mode
     except (OSError, ValueError):
-        raise InputError(f"there is no file {name!r}; check the path") from None
+        raise InputError(f"there is no file {arguments.told(name)}; check the path") from None
     if stat.S_ISCHR(kind) or stat.S_ISBLK(kind):
         raise InputError(f"{name!r} is a device; give a csv or parquet file, or a pipe")
     data = None

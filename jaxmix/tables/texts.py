@@ -6,11 +6,12 @@ import dataclasses
 import enum
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, KeysView, Mapping, Sequence, Set, ValuesView
 from typing import Any
 
 import numpy as np
 
+from jaxmix import arguments
 from jaxmix.status import InputError
 
 AUTO = "auto"
@@ -98,13 +99,15 @@ def marks_of(asked: Any) -> Marks:
     if isinstance(asked, str):
         if asked == AUTO:
             return USUAL
-        raise InputError(f"{told} is the text {asked!r}: give a list of marks, or 'auto'")
-    if not isinstance(asked, Iterable):
-        raise InputError(f"{told} is {asked!r}: give a list of marks, or 'auto'")
+        given = arguments.told(asked)
+        raise InputError(f"{told} is the text {given}: give a list of marks, or 'auto'")
+    listed = isinstance(asked, Sequence | Set | Mapping | KeysView | ValuesView | np.ndarray)
+    if not listed or isinstance(asked, bytes) or getattr(asked, "ndim", 1) != 1:
+        raise InputError(f"{told} is {arguments.told(asked)}: give a list of marks, or 'auto'")
     texts, numbers = set(), set()
     for mark in asked:
         if not isinstance(mark, (str, int, float, np.number)):
-            raise InputError(f"{told} holds {mark!r}: marks are texts or numbers")
+            raise InputError(f"{told} holds {arguments.told(mark)}: marks are texts or numbers")
         text = mark if isinstance(mark, str) else label(mark)
         texts |= {text, text.strip()} - {""}
         if (value := number_of(text.strip())) is not None:
