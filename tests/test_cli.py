@@ -736,7 +736,8 @@ def test_help_of_fit_lists_every_option(capsys):
     shown = set(re.findall(r"^  (--[a-z-]+) ", capsys.readouterr().out, re.MULTILINE))
     assert shown == {
         "--treatment", "--outcome", "--z", "--x", "--covariates", "--weights", "--weights-kind",
-        "--control", "--features", "--cluster", "--classes", "--level", "--method", "--bridge",
+        "--control", "--features", "--cluster", "--missing-marks", "--encoding", "--classes",
+        "--level", "--method", "--bridge",
         "--estimand", "--better", "--resamples", "--resampling", "--confidence", "--interval",
         "--strata", "--graph", "--checks", "--edge", "--sensitivity-plot", "--seed", "--json",
         "--plot", "--help",
