@@ -34,7 +34,7 @@ SHAPE = (2, 3, 3, 2)
 CHUNK = 2_000
 BLOCK = 200  # of them, for profiles
 ORACLES = 300  # tables whose maximum is found again by EM and Newton in numpy
-DIFFERENCE = 1e-3  # relative change of the counts in central differences
+DIFFERENCE = 1e-2  # change of the counts in central differences, in units of their noise
 
 
 def draw(rng: np.random.Generator, shape: tuple[int, ...] = SHAPE, k: int = 2) -> np.ndarray:
@@ -257,15 +257,15 @@ class _Examination:
         self.count("differentiated = plain", ~(_gap(also, self.found) < 1e-7), self.regular)
         flat = jnp.asarray(self.stats["flat"])
         again = jax.tree.map(np.asarray, self.run["again"](self.cells, self.start, flat))
-        same, errors, slopes = again
-        self.count("at its optimum = found", ~(_gap(same, self.found) < 1e-12), self.usable)
+        same_numbers, errors, slopes = again
+        self.count("at its optimum = found", ~(_gap(same_numbers, self.found) < 1e-12), self.usable)
         sized = _finite(errors)
         self.count("identified, errors exist", ~sized, self.regular)
         if self.k == 2:
             one, two = errors["shares"].T
             same = np.abs(one - two) < 1e-6 * np.maximum(one, two) + 1e-12
             self.count("two shares have one error", ~same, self.regular & sized)
-        way = rng.normal(size=self.batch.shape) * self.batch * DIFFERENCE
+        way = rng.normal(size=self.batch.shape) * np.sqrt(self.batch) * DIFFERENCE
         ends = [self.run["near"](self.cells + s * way, self.start, self.keys) for s in (1, -1)]
         (up, zero_up), (down, zero_down) = jax.tree.map(np.asarray, ends)
         # Derivatives are those with the same probabilities held at 0.
@@ -276,11 +276,16 @@ class _Examination:
             name: np.einsum("n...tzxy,ntzxy->n...", slope, way) for name, slope in slopes.items()
         }
         difference = {name: (up[name] - down[name]) / 2 for name in up}
-        # Of third order in a step of a thousandth of a standard error or so. Beyond a quarter of
+        # Of third order in a step of a hundredth of a standard error or so. Beyond a quarter of
         # the outcome's range standard errors are those of a number that is hardly identified.
+        # Where the middle of both ends is not the estimate, a kink or another optimum is so near.
         size = np.max([np.asarray(e).reshape(len(e), -1).max(1) for e in errors.values()], axis=0)
-        gap = _gap(predicted, difference) / (DIFFERENCE * size + 1e-9)
-        self.count("errors = central differences", ~(gap < 0.05), settled & (size < 0.25))
+        step = DIFFERENCE * size + 1e-9
+        middle = {name: (up[name] + down[name]) / 2 for name in up}
+        smooth = settled & (size < 0.25) & (_gap(middle, same_numbers) < 0.02 * step)
+        gap = _gap(predicted, difference) / step
+        self.count("errors = central differences", ~(gap < 0.05), smooth)
+        self.count("converged", self.stats["decrement"] > 1e-4, self.regular)
 
     def profiles(self, num: int) -> None:
         """Profile intervals hold the estimate."""

@@ -12,7 +12,7 @@ from jaxmix.estimators.table import Cells, Factors, deviance, newton_step, retra
 from jaxmix.solvers.lanes import batched, where_selected
 
 _SETTLED = 1e-8  # predicted gain whose step leaves an error of its square only
-_MOST_STEPS = 40
+_MOST_STEPS = 200
 _LEAST_DAMPING, _EASE = 1e-8, 16.0  # below it there is none, and how it is changed
 
 
