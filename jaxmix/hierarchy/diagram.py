@@ -134,7 +134,7 @@ def _edges(graph: Any) -> list[tuple[str, str]]:
                     "from cause to effect, and a hidden common cause as a node of its own"
                 )
         return [(_name(source), _name(target)) for source, target in graph.edges()]
-    if hasattr(graph, "to_numpy"):  # a data frame of two columns
+    if hasattr(graph, "to_numpy") and not isinstance(graph, type):  # a data frame of two columns
         graph = graph.to_numpy()
     if not isinstance(graph, Iterable) or getattr(graph, "ndim", 2) == 0:
         raise InputError(
