@@ -202,7 +202,7 @@ def _by_likelihood(
         where(num_zero > 0, Status.BOUNDARY),
         where(disagree, Status.STARTS_DISAGREE),
         where(flat_optimum, Status.NOT_IDENTIFIED),
-        where(~found.done, Status.MAX_STEPS),
+        where(~found.done | (~flat_optimum & ~(decrement < options.tolerance)), Status.MAX_STEPS),
         where(~jnp.all(jnp.isfinite(cells)), Status.NONFINITE),
     )
     stats: dict[str, Any] = {
