@@ -278,7 +278,7 @@ class _Run:
             se, at = errors.get(name), bounds.get(name)
             return Estimate(
                 float(point[name][index]),
-                None if se is None else float(se[index]),
+                None if se is None or not np.isfinite(se[index]) else float(se[index]),
                 None
                 if at is None or not np.isfinite(at[index]).all()
                 else tuple(at[index].tolist()),

@@ -25,6 +25,10 @@ from jaxmix.status import NO_ESTIMATE, Status
 _NUMBERS = ("effect", "means", "naive", "shares", "effects", "cumulative", "spread")
 _DRAWN = (*_NUMBERS, "harmed", "profile", "status")
 _CORRECTED = ("studentized", "bca")  # for skewness, by influence functions
+_NO_ERRORS = (
+    "some standard errors by differentiation do not exist: the optimum is flat, or runs to a "
+    "bound; use resamples (num_resamples, --resamples), more rows or fewer classes"
+)
 _ERRORS_AT_THE_BOUND = (
     "a probability sits at 0 or 1: standard errors by differentiation hold it there, and may be "
     "too small; the intervals do not rest on them"
@@ -150,7 +154,7 @@ def uncertainty(
         if point["stats"].get("num_zero", 0) > 0:
             # They would be too short by half and more: coverage in docs/verdicts.md.
             bounds = {"naive": found.bounds["naive"]}
-            found = dataclasses.replace(found, bounds=bounds, notes=(_AT_THE_BOUND,))
+            found = dataclasses.replace(found, bounds=bounds, notes=(*found.notes, _AT_THE_BOUND))
         return found
     draws, draws_se, tally = _resample(estimator, views, point, context, settings, strata)
     tally["interval"] = kind
@@ -218,7 +222,8 @@ def _by_profile(
     bounds = plain.bounds | {name: np.asarray(ends) for name, ends in named.items()}
     notes = plain.notes
     if _AT_THE_BOUND in notes:
-        notes = (_ERRORS_AT_THE_BOUND,)
+        others = (note for note in notes if note != _AT_THE_BOUND)
+        notes = (*others, _ERRORS_AT_THE_BOUND)
     if not settled:
         notes += (
             "an end of a profile-likelihood interval was not found to its tolerance; the interval "
@@ -246,7 +251,8 @@ def _with_normal(
         name: np.stack(intervals.normal_interval(point[name], se, confidence), axis=-1)
         for name, se in errors.items()
     }
-    return Uncertainty(errors, bounds, tally, kinds=dict.fromkeys(bounds, "normal"))
+    notes = () if all(np.isfinite(se).all() for se in errors.values()) else (_NO_ERRORS,)
+    return Uncertainty(errors, bounds, tally, notes, dict.fromkeys(bounds, "normal"))
 
 
 def _notes(bounds: dict[str, np.ndarray], kind: str) -> tuple[str, ...]:

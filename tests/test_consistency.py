@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import jaxmix as jm
-from experiments.verdicts.consistency import draw, has_two_arms, rows_of
+from experiments.verdicts.consistency import continuous, draw, has_two_arms, rows_of
 from jaxmix import Status, consistency
 from jaxmix.inference import profile
 from tests import likelihood_oracles as lo
@@ -153,6 +153,38 @@ def test_random_tables_with_traps_contradict_nothing():
                     low, high = estimate.interval
                     assert low - 1e-6 <= estimate.value <= high + 1e-6
     assert usable >= 25
+
+
+def test_continuous_columns_too():
+    """Weighted moments: 300 rows, whose optimum the solver's own steps leave open by 3e-4."""
+    rng = np.random.default_rng(3)
+    statuses = []
+    for checks in (True, False, False):
+        data = jm.CausalData.from_frame(
+            continuous(rng), treatment="t", outcome="y", z=["z1", "z2"], x=["x1", "x2"]
+        )
+        options = {"level": 3, "num_classes": 2}
+        plain = jm.fit(data, checks=False, num_resamples=0, **options)
+        drawn = jm.fit(data, checks=checks, num_resamples=200, **options)
+        np.testing.assert_array_equal(drawn.law.effects, plain.law.effects)
+        np.testing.assert_array_equal(drawn.law.shares, plain.law.shares)
+        assert drawn.ate.value == plain.ate.value
+        statuses += [plain.status, drawn.status]
+    assert Status.INCONSISTENT not in statuses
+
+
+def test_moments_that_tell_nothing_are_not_identified():
+    rng = np.random.default_rng(3)
+    for _ in range(3):
+        continuous(rng)
+    data = jm.CausalData.from_frame(
+        continuous(rng), treatment="t", outcome="y", z=["z1", "z2"], x=["x1", "x2"]
+    )
+    result = jm.fit(data, level=3, num_classes=2, checks=False, num_resamples=0)
+    assert result.status is Status.NOT_IDENTIFIED
+    assert result.ate.se is None
+    assert result.ate.interval is None
+    assert any("do not exist" in warning for warning in result.warnings)
 
 
 def test_contradictions_are_failures_and_leave_no_number(plain, monkeypatch):
