@@ -89,7 +89,6 @@ def _of_array(name: str, cells: Cells, role: str, marks: Marks, coding: str) -> 
     if values.dtype.kind in "mM":
         return Reading(*from_dates(name, values, present & ~np.isnat(values), role))
     missing: dict[str, int] = {}
-    notes: tuple[str, ...]
     for mark in marks.numbers:
         found = present & (values == mark)
         if found.any():
@@ -102,15 +101,11 @@ def _of_array(name: str, cells: Cells, role: str, marks: Marks, coding: str) -> 
         distinct, codes = np.unique(values, return_inverse=True)
         column, notes = from_numbers(name, distinct.tolist(), codes, present, role, coding=coding)
         return Reading(column, present, missing, notes=notes)
-    notes = ()
-    if cells.written and not cells.untyped and role not in NAMES and role not in NUMBERS:
-        known = values[present]
-        notes = (_written(name),) if ((known != 0) & (known != 1)).any() else ()
     floats = values.astype(np.float64, copy=False)
     if not present.all():
         floats = np.where(present, floats, np.nan)
     check_finite(name, floats[present])
-    return Reading(Column(name, floats), present, missing, notes=notes)
+    return Reading(Column(name, floats), present, missing)
 
 
 def _written(name: str) -> str:
@@ -200,7 +195,7 @@ class _Distinct:
         """Return the column, or raise `InputError` for one that is neither numbers nor text."""
         total = self.total
         if not total(Kind.WORD, Kind.DATE, Kind.COMMAS) and total(Kind.NUMBER):
-            return self._as_numbers()
+            return self._as_text() if self._is_meant_as_text() else self._as_numbers()
         if total(Kind.DATE) and not total(Kind.WORD, Kind.NUMBER, Kind.COMMAS):
             if self.role not in NAMES and not self.declared:
                 raise no_dates(self.name)
@@ -243,6 +238,26 @@ class _Distinct:
             notes += (_written(self.name),)
         marked = self.tally(Kind.NULL, Kind.BLANK, Kind.MARK)
         return Reading(column, present, marked, notes=notes)
+
+    def _is_meant_as_text(self) -> bool:
+        """Whether a table that has types holds codes of categories, as text: 0, 1, 12.
+
+        Who writes ``astype(str)`` means that. Beside a mark of a missing cell the text is due to
+        the mark, and decimals are due to a library that does not know them.
+        """
+        if self.cells.untyped or self.declared or self.role in NUMBERS or self.role in NAMES:
+            return False
+        marked = self.total(Kind.EMPTY, Kind.NULL, Kind.BLANK, Kind.MARK)
+        return not marked and all(
+            isinstance(cell, (str, bytes))
+            and isinstance(value, int)
+            and text == str(value)
+            and abs(value) <= 2**53
+            for cell, value, text, count in zip(
+                self.distinct, self.numbers, self.texts, self.counts, strict=True
+            )
+            if count
+        )
 
     def _is_written(self) -> bool:
         """Whether numbers that might be meant as names are text in a table that has types."""

@@ -409,6 +409,9 @@ def test_numbers_are_numbers_however_they_are_written(style, tmp_path):
     column = [style.format(i // 2 % 5) for i in range(N)]
     sign = -1 if "\u2212" in style else 1
     for way, data in every_way(column, tmp_path).items():
+        if style == "{}" and way != "rows.csv":  # codes of categories, as text
+            assert data.z[0].levels == tuple("01234")
+            continue
         assert data.z[0].levels is None, way
         assert data.z[0].values.tolist() == [sign * (i // 2 % 5) for i in range(N)]
         told = "is text that holds numbers alone" in " ".join(data.notes)

@@ -37,6 +37,13 @@ class Note:
 Load = Callable[[dict[str, Any]], jm.CausalData]
 
 
+TYPELESS = (
+    "rows.csv", "marked.CSV", "tabs.tsv", "wide.csv", "latin.csv", "rows.csv.gz", "rows.csv.xz",
+    "packed.DATA", "large.csv, line breaks", "a pipe",
+)  # fmt: skip
+"""Ways in which all is text, and nothing is meant by that."""
+
+
 def ways(columns: Mapping[str, Any], folder: pathlib.Path, seed: int) -> dict[str, Load]:
     """Return functions of the roles that read a table, by the name of the way."""
     frames = {

@@ -283,7 +283,11 @@ def solve(
     )
     best = _best(losses, done, tolerance)
     theta, least = thetas[best], losses[best]
-    theta, decrement = last_step(theta, fixed, layout, tolerance)
+    # The second brings the optimum to the precision that its derivatives need.
+    theta, decrement = jax.lax.fori_loop(
+        0, 2, lambda _, at: last_step(at[0], fixed, layout, tolerance),
+        (theta, jnp.full_like(least, jnp.inf)),
+    )  # fmt: skip
     rank, num_free = rank_of(theta, fixed, layout, tolerance)
     theta = jax.lax.stop_gradient(theta)
     flat = rank < num_free

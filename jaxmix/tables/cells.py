@@ -37,8 +37,6 @@ class Cells:
         Whether the table declares the column to be categories.
     untyped
         Whether the column comes from a file that has no types, in which all is text.
-    written
-        Whether `values` are numbers that the table holds as text.
     """
 
     values: np.ndarray
@@ -46,7 +44,6 @@ class Cells:
     distinct: list[Any] | None = None
     declared: bool = False
     untyped: bool = False
-    written: bool = False
 
     def __len__(self) -> int:
         return len(self.values)
@@ -75,13 +72,17 @@ def cells_of(frame: Any, name: str) -> Cells:
     return cells_from(name, frame[name])
 
 
-def cells_from(name: str, column: Any) -> Cells:
-    """Return the cells of a list, an array, or a column of pandas, polars or Arrow."""
+def cells_from(name: str, column: Any, *, untyped: bool = False) -> Cells:
+    """Return the cells of a list, an array, or a column of pandas, polars or Arrow.
+
+    With `untyped` the column is text because all is, and plain numbers in it are numbers.
+    """
     if isinstance(column, Cells):
         return column
     library = type(column).__module__.partition(".")[0]
     if library == "pyarrow":
-        return _from_arrow(name, column)
+        cells = _from_arrow(name, column, untyped)
+        return dataclasses.replace(cells, untyped=untyped)
     if library == "pandas":
         return _from_pandas(name, column)
     if library == "polars" and hasattr(column, "is_null"):
@@ -218,7 +219,7 @@ def _from_polars(name: str, column: Any) -> Cells:
     return _spread(name, values, present)
 
 
-def _from_arrow(name: str, column: Any) -> Cells:
+def _from_arrow(name: str, column: Any, untyped: bool = False) -> Cells:
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -245,17 +246,17 @@ def _from_arrow(name: str, column: Any) -> Cells:
     if types.is_date(kind):
         return Cells(column.cast(pa.timestamp("ms")).to_numpy(zero_copy_only=False), present)
     if types.is_large_string(kind):
-        return _from_text(column, present)
+        return (untyped and _from_numbers(column)) or _from_text(column, present)
     if types.is_decimal(kind) or types.is_time(kind):
         return coded(name, column.to_pylist(), present)
     return _from_values(name, column.to_numpy(zero_copy_only=False), present)
 
 
-def _from_text(column: Any, present: np.ndarray) -> Cells:
-    """Return the cells of an Arrow column of text.
+def _from_numbers(column: Any) -> Cells | None:
+    """Return the cells of an Arrow column of text that holds plain numbers alone, else None.
 
-    Plain numbers, which most large columns are, are turned into numbers by Arrow at once; any
-    other text is left to the rules for distinct cells, which take plain numbers in the same way.
+    Most large columns are that, and Arrow turns them into numbers at once; the rules for distinct
+    cells take them in the same way.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -270,7 +271,11 @@ def _from_text(column: Any, present: np.ndarray) -> Cells:
                 numbers = pc.cast(filled, kind)
             except pa.ArrowInvalid:
                 continue  # more digits than the type holds
-            return Cells(numbers.fill_null(0).to_numpy(zero_copy_only=False), there, written=True)
+            return Cells(numbers.fill_null(0).to_numpy(zero_copy_only=False), there)
+    return None
+
+
+def _from_text(column: Any, present: np.ndarray) -> Cells:
     packed = column.dictionary_encode()
     codes = packed.indices.fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
     return Cells(codes, present, packed.dictionary.to_pylist())

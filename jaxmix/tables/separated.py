@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import codecs
 import csv
-import dataclasses
 import io
 import re
 import sys
@@ -51,10 +50,7 @@ def read(
                 raise _not_utf8(source, stored, separator) from None
             raise
     _check_quotes(source, separator)
-    return {
-        name: dataclasses.replace(cells_from(name, table.column(name)), untyped=True)
-        for name in wanted
-    }
+    return {name: cells_from(name, table.column(name), untyped=True) for name in wanted}
 
 
 def _header(source: Source, separator: str) -> list[str]:
