@@ -268,7 +268,9 @@ def last_step(theta: Theta, rows: Rows, layout: Layout, tolerance: float) -> tup
     moves = jnp.where(free, vectors @ along_step / local.scale, 0.0)
     moved = retract(theta, _spread(moves, local, theta), layout)
     before = loss(theta, rows)
-    noise = 64 * jnp.finfo(theta.dtype).eps * jnp.maximum(1.0, jnp.abs(before))
+    # The loss is a sum over rows, whose rounding may exceed what the step gains.
+    size = 64 * jnp.maximum(1.0, jnp.abs(before)) + 2 * rows.counts.sum()
+    noise = jnp.finfo(theta.dtype).eps * size
     closer = (loss(moved, rows) <= before + noise) & (decrement < tolerance)
     return jnp.where(closer, moved, theta), decrement
 
