@@ -11,6 +11,7 @@ import pytest
 import jaxmix as jm
 from jaxmix import Status
 from jaxmix.estimators import table
+from jaxmix.estimators.settling import settle_down
 from jaxmix.estimators.table import Factors
 from tests import likelihood_oracles as lo
 from tests import oracles
@@ -490,3 +491,41 @@ def test_what_the_moments_do_not_carry():
     linear = dataclasses.replace(table_moments, num_shared=1)
     with pytest.raises(ValueError, match="needs a table"):
         jm.factorization.solve(linear, 2, key=KEY)
+
+
+HIDDEN = np.array([
+    [[[27, 5], [39, 2], [40, 2]], [[0, 0], [0, 1], [0, 0]], [[0, 0], [1, 2], [0, 1]]],
+    [[[11, 3], [25, 4], [23, 4]], [[0, 2], [0, 2], [0, 2]], [[0, 0], [0, 2], [0, 2]]],
+], float)  # fmt: skip
+
+
+def test_a_thorough_search_leaves_a_poor_optimum_that_looks_regular():
+    best = lo.em_level3(HIDDEN, 2, np.random.default_rng(0)).loglik
+    plain, thorough = (
+        jm.factorization.solve(jnp.asarray(HIDDEN), 2, key=KEY, thorough=flag)
+        for flag in (False, True)
+    )
+    assert plain.stats["num_starts"] == 1
+    assert plain.stats["log_likelihood"] < best - 0.01
+    assert thorough.stats["num_starts"] > 1
+    assert thorough.stats["log_likelihood"] == pytest.approx(best, abs=1e-6)
+
+
+def test_probabilities_on_their_way_to_0_are_set_there_and_the_others_settle():
+    rng = np.random.default_rng(0)
+    W = np.array([[0.3, 0.0], [0.2, 0.15], [0.0, 0.35]]).reshape(1, 3, 2)
+    B, C = np.array([[0.6, 0.0], [0.4, 0.4], [0.0, 0.6]]), np.array([[[0.3, 0.8], [0.7, 0.2]]])
+    cells = jnp.asarray(
+        rng.multinomial(4000, lo.model_table(W, B, C).ravel()).reshape(1, 3, 3, 2), float
+    )
+    near = table.normalise(Factors(*(jnp.asarray(f) + 1e-9 for f in (W, B, C))))
+    for factors in (near, table.normalise(Factors(*(jnp.asarray(f) + 0.02 for f in (W, B, C))))):
+        found = settle_down(cells, factors)
+        zero = [np.asarray(f) == 0 for f in found.factors]
+        assert [int(z.sum()) for z in zero] == [2, 2, 0]
+        score = table.score(cells, found.factors)
+        for g, z in zip(score, zero, strict=True):
+            np.testing.assert_allclose(np.asarray(g)[~z], 0, atol=1e-6)
+            assert (np.asarray(g)[z] < 0).all()
+        assert found.decrement < 1e-8
+        assert found.pivot > 0.01

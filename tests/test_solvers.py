@@ -183,3 +183,32 @@ def test_the_scale_of_a_system_is_no_lack_of_rank():
 
     jacobian = jax.jacrev(root)(jnp.ones(2))
     np.testing.assert_allclose(jacobian, np.diag([1e-20, 1e20]), rtol=1e-12)
+
+
+def test_steps_without_exact_curvature_go_on_to_a_finer_tolerance():
+    # Gauss-Newton where residuals do not vanish converges linearly: the tolerance leaves digits.
+    def residuals(p):
+        return jnp.array([p[0] - 1.0, p[0] ** 2 - 4.0])
+
+    def loss(p):
+        return jnp.sum(residuals(p) ** 2) / 2
+
+    def step(p, damping, exact):
+        slope = jax.jacfwd(residuals)(p)
+        gradient = slope.T @ residuals(p)
+        move = -jnp.linalg.solve(slope.T @ slope * (1 + damping), gradient)
+        return move, -(gradient @ move) / 2
+
+    exact = np.roots([2.0, 0.0, -7.0, -1.0]).max()  # of the derivative, 2 p^3 - 7 p - 1
+    coarse, fine = (
+        minimise(
+            loss, jnp.array([5.0]), damped(step, jnp.add), tolerance=1e-4, max_steps=500,
+            finish=finish,
+        )
+        for finish in (None, 1e-16)
+    )  # fmt: skip
+    assert coarse.status == fine.status == Status.SUCCESS
+    assert fine.steps > coarse.steps
+    assert abs(fine.params[0] - exact) < 1e-8 < abs(coarse.params[0] - exact)
+    stuck = minimise(loss, jnp.array([5.0]), damped(step, jnp.add), tolerance=1e-4, max_steps=1)
+    assert stuck.status == Status.MAX_STEPS
