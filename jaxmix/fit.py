@@ -102,7 +102,8 @@ def fit(
         the resamples, ``"percentile"``, ``"basic"``, ``"normal"`` (``-+ z`` standard errors),
         ``"studentized"`` (bootstrap-t) or ``"bca"`` (bias-corrected, accelerated). The last two
         correct for skewness and take multinomial resamples unless told otherwise. ``"auto"`` takes
-        the profile likelihood where there is one, and percentiles elsewhere. The share harmed, a
+        the profile likelihood where there is one (with weights or clusters, divided by design
+        effects, at the bounds of probabilities), and percentiles elsewhere. The share harmed, a
         step function of the law, has the projection of the classes' intervals.
     resampling
         ``"multinomial"``, ``"poisson"`` or ``"bayesian"``. None takes multinomial where rows carry

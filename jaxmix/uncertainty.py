@@ -139,7 +139,11 @@ def uncertainty(
             estimator, views, point, context, dataclasses.replace(settings, interval="percentile")
         )
         usable = Status(int(point["status"])).usable
-        if not usable or not has_likelihood(estimator, views) or settings.strata is not None:
+        # With weights or clusters there is no likelihood proper: its profile, divided by design
+        # effects, takes the place of others where these are too short, at a bound, or on request.
+        wanted = views.is_random_sample or kind == "profile" or _at_a_bound(point)
+        possible = usable and has_likelihood(estimator, views) and settings.strata is None
+        if not wanted or not possible:
             return plain
         return _by_profile(estimator, views, numbers, context, settings.confidence, plain)
     strata = views.t if settings.strata == "arm" else None
@@ -151,7 +155,7 @@ def uncertainty(
             errors = _on_host(resampling.spread(numbers, views, _NUMBERS, strata)[0])
         tally = {"interval": "normal"}
         found = _with_normal(point, errors, confidence, tally)
-        if point["stats"].get("num_zero", 0) > 0:
+        if _at_a_bound(point):
             # They would be too short by half and more: coverage in docs/verdicts.md.
             bounds = {"naive": found.bounds["naive"]}
             found = dataclasses.replace(found, bounds=bounds, notes=(*found.notes, _AT_THE_BOUND))
@@ -189,6 +193,11 @@ def uncertainty(
         bounds[name] = np.stack([ends.lower, ends.upper], axis=-1)
     kinds = dict.fromkeys(bounds, kind)
     return Uncertainty(errors, bounds, tally, _notes(bounds, kind), kinds, **seen)
+
+
+def _at_a_bound(point: dict[str, Any]) -> bool:
+    """Whether a probability of the fit is 0; fits that are no tables do not say."""
+    return bool(point["stats"].get("num_zero", 0) > 0)
 
 
 def has_likelihood(estimator: Estimator, views: Views) -> bool:
