@@ -200,12 +200,12 @@ def delta_covariance(
 
 
 def of_multiplicity(
-    statistic: Callable[[Moments], Any], views: Views, *, covariance: bool = False
+    statistic: Callable[[Moments], Any], views: Views
 ) -> Callable[[Float[Array, " n"]], Any]:
     """Return a statistic as a function of how often each row is there."""
 
     def of(multiplicity: Float[Array, " n"]) -> Any:
         rows = dataclasses.replace(views, multiplicity=multiplicity)
-        return statistic(from_rows(rows, covariance=covariance))
+        return statistic(from_rows(rows))
 
     return of
