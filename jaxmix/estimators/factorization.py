@@ -24,7 +24,7 @@ from jaxmix import moments as moments_
 from jaxmix.estimators import least_squares, likelihood, table
 from jaxmix.estimators.least_squares import Layout
 from jaxmix.estimators.optimum import cells_of, mixture_of, moments_value, table_value
-from jaxmix.estimators.settling import settle_down
+from jaxmix.estimators.settling import SETTLED, settle_down
 from jaxmix.estimators.table import Cells, Factors
 from jaxmix.mixture import EffectLaw, range_status
 from jaxmix.moments import Moments
@@ -198,11 +198,13 @@ def _by_likelihood(
     value, factors = table_value(moments, factors, options.level, arm, flat_optimum)
     num_zero = jnp.sum(ravel_pytree(optimum)[0] == 0)
     disagree = (found.starts > 1) & (found.agree < 2)
+    # The last step leaves the square of its gain, which no tolerance asks to be smaller.
+    arrived = decrement < max(options.tolerance, SETTLED)
     status = worst(
         where(num_zero > 0, Status.BOUNDARY),
         where(disagree, Status.STARTS_DISAGREE),
         where(flat_optimum, Status.NOT_IDENTIFIED),
-        where(~found.done | (~flat_optimum & ~(decrement < options.tolerance)), Status.MAX_STEPS),
+        where(~found.done | (~flat_optimum & ~arrived), Status.MAX_STEPS),
         where(~jnp.all(jnp.isfinite(cells)), Status.NONFINITE),
     )
     stats: dict[str, Any] = {

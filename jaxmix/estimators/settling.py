@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxmix.estimators.table import Cells, Factors, deviance, newton_step, retract, to_bound
 from jaxmix.solvers.lanes import batched, where_selected
 
-_SETTLED = 1e-8  # predicted gain whose step leaves an error of its square only
+SETTLED = 1e-8  # predicted gain whose step leaves an error of its square only
 _MOST_STEPS = 200
 _LEAST_DAMPING, _EASE = 1e-8, 16.0  # below it there is none, and how it is changed
 
@@ -64,7 +64,7 @@ def _settle_step(state: _Settling, cells: Cells) -> _Settling:
         ),
         jnp.where(closer, value, loss),
         jnp.where(closer, eased, jnp.maximum(damping, _LEAST_DAMPING) * _EASE),
-        ~(closer & plain & (gain < _SETTLED)),
+        ~(closer & plain & (gain < SETTLED)),
         state.steps + 1,
     )
 
