@@ -77,7 +77,8 @@ _MESSAGES = {
     ),
     Status.RANK_DEFICIENT: (
         "E[z x] has a smaller rank than the fit needs in some arm: a proxy is uninformative, "
-        "redundant or nearly constant there; use fewer classes or other proxies"
+        "redundant or nearly constant there, or two of its singular values are equal where it is "
+        "cut to the number of classes; use fewer classes or other proxies"
     ),
     Status.NONFINITE: (
         "the computation met numbers that are not finite: a singular system or an overflow; "

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import jaxmix as jm
-from experiments.verdicts.consistency import continuous, draw, has_two_arms, rows_of
+from experiments.verdicts.random_tables import continuous, draw, has_two_arms, rows_of
 from jaxmix import Status, consistency
 from jaxmix.inference import profile
 from tests import likelihood_oracles as lo

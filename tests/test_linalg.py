@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import jaxmix as jm
 from jaxmix.solvers import linalg
 
 
@@ -133,7 +134,7 @@ def test_dominant_subspace(m, d, rank, exact):
         return v.T @ v
 
     def of(b):
-        basis = linalg.dominant_subspace(b, rank)
+        basis = linalg.dominant_subspace(b, rank).basis
         return basis @ basis.T
 
     np.testing.assert_allclose(of(jnp.asarray(a)), projector(a), atol=1e-10)
@@ -206,3 +207,18 @@ def test_powers_of_two():
     np.testing.assert_array_equal(np.log2(found) % 1, 0)
     assert ((found[:5] <= sizes[:5]) & (sizes[:5] < 2 * found[:5])).all()
     np.testing.assert_array_equal(found[5:], 1.0)
+
+
+def test_of_two_equal_singular_values_neither_is_the_one_to_drop():
+    tied = jnp.asarray(np.diag([2.0, 1.0, 1.0]))
+    assert linalg.pinv(tied, 2).deficient
+    assert not linalg.pinv(tied, 1).deficient
+    assert not linalg.pinv(tied, 3).deficient
+    assert linalg.dominant_subspace(tied, 2).ambiguous
+    assert not linalg.dominant_subspace(tied, 1).ambiguous
+    assert not linalg.dominant_subspace(tied, 3).ambiguous
+    # Four rows of z and x in one arm: a permutation, any two of whose directions fit as well.
+    cells = np.array([[[5, 5, 1], [1, 0, 2], [0, 3, 0]], [[2, 0, 0], [0, 0, 1], [0, 1, 0]]])
+    cells = jnp.asarray(np.stack([cells, cells], -1), float)
+    moments = jm.moments.from_counts(cells)
+    assert jm.bridge.solve(moments, rank=2).status == jm.Status.RANK_DEFICIENT

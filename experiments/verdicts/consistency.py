@@ -3,22 +3,21 @@
 Run ``python -m experiments.verdicts.consistency [PART ...] [--tables N] [--seed S] [--quick]``.
 Tables have structural zeros in z, in x or in both, few rows, levels that do not occur in an arm,
 exact independence, rare classes. The parts: ``functions``, the compiled functions behind
-`jaxmix.fit` under ``vmap`` (estimate, errors, profile); ``fits``, `jaxmix.fit` itself, checks and
+`jaxmix.fit` under ``vmap`` (estimate, errors, profile) at levels 2 and 3; ``bridge``, those of
+level 4; ``latent``, those of `jaxmix.latent_classes`; ``fits``, `jaxmix.fit` itself, checks and
 resamples on and off, six kinds of fits. Each prints how many tables were tried, by status, and how
 many contradictions were found among those with a usable status; and exits with status 1 where
-there was any. Estimates are compared with EM and Newton in plain numpy, errors with central
-differences.
+there was any. Estimates are compared with plain numpy (EM and Newton, linear equations), errors
+with central differences.
 """
 
 from __future__ import annotations
 
 import argparse
-import collections
 import functools
-import itertools
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -26,104 +25,27 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxmix as jm
+from experiments.verdicts import consistency_plain
+from experiments.verdicts.random_tables import (
+    CHUNK,
+    MISSED,
+    SHAPE,
+    Tally,
+    chunks,
+    continuous,
+    draw,
+    finite,
+    gap_of,
+    has_two_arms,
+    rows_of,
+)
 from jaxmix import Status
 from jaxmix.estimators import optimum
 from jaxmix.inference import profile
 
-SHAPE = (2, 3, 3, 2)
-CHUNK = 2_000
-BLOCK = 200  # of them, for profiles
+BLOCK = 200  # tables at a time, for profiles
 ORACLES = 300  # tables whose maximum is found again by EM and Newton in numpy
-_MISSED = "search:"  # begins what is a miss of a search by random starts, and no contradiction
 DIFFERENCE = 1e-2  # change of the counts in central differences, in units of their noise
-
-
-def draw(rng: np.random.Generator, shape: tuple[int, ...] = SHAPE, k: int = 2) -> np.ndarray:
-    """Return the counts of a random table, regular or with one or several traps."""
-    a, d_z, d_x, d_y = shape
-    shares = rng.dirichlet(np.full(k, rng.choice([0.5, 5.0, 20.0])))
-    of_z, of_x = (rng.dirichlet(np.full(d, rng.choice([0.5, 1.0, 5.0])), k) for d in (d_z, d_x))
-    of_t = rng.dirichlet(np.full(a, rng.choice([1.0, 10.0])), (k, d_z))
-    of_y = rng.dirichlet(np.full(d_y, rng.choice([0.5, 2.0])), (a, k))
-    traps = rng.choice(["z", "x", "z and x", "arm", "same", "none", "none"])
-    for view, own in (("z", of_z), ("x", of_x)):
-        if view in traps.split(" and "):
-            # Every class lacks a level of its own, as ages lack ranks.
-            for u in range(k):
-                own[u, rng.permutation(own.shape[1])[: rng.integers(1, own.shape[1])]] = 0.0
-            own /= np.maximum(own.sum(1, keepdims=True), 1e-300)
-    if traps == "arm":
-        of_t[:, rng.integers(d_z), 0] = 0.0
-        of_t /= of_t.sum(2, keepdims=True)
-    if traps == "same":
-        of_x[:] = of_x[0]
-    p = np.einsum("u,uz,uzt,ux,tuy->tzxy", shares, of_z, of_t, of_x, of_y)
-    p = np.maximum(p, 0) / p.sum()
-    n = int(rng.choice([30, 60, 200, 1_000, 4_000, 20_000, 1_000_000]))
-    return rng.multinomial(n, p.ravel()).reshape(shape).astype(float)
-
-
-def has_two_arms(cells: np.ndarray) -> bool:
-    """Whether both arms, and two values of every view, occur: `jaxmix.fit` refuses others."""
-    return all(
-        (np.moveaxis(cells, axis, 0).reshape(cells.shape[axis], -1).sum(1) > 0).sum() > 1
-        for axis in range(4)
-    )
-
-
-def rows_of(cells: np.ndarray, num_rows: int) -> dict[str, np.ndarray]:
-    """Return a table of counts as as many rows with copies, whatever the number of its cells.
-
-    Tables of one number of rows share their compiled programs. Large counts are split up.
-
-    Raises
-    ------
-    ValueError
-        For more cells, or fewer copies, than rows.
-    """
-    places = np.argwhere(cells > 0)
-    copies = [int(c) for c in cells[tuple(places.T)]]
-    if not len(places) <= num_rows <= sum(copies):
-        raise ValueError(f"{len(places)} cells with {sum(copies)} copies are not {num_rows} rows")
-    places = [tuple(place) for place in places]
-    while len(places) < num_rows:
-        i = int(np.argmax(copies))
-        half = copies[i] // 2
-        copies[i] -= half
-        places.append(places[i])
-        copies.append(half)
-    t, z, x, y = np.array(places).T
-    z, x = (np.array(list("abcdefgh"))[codes] for codes in (z, x))
-    return {"t": t, "z": z, "x": x, "y": y, "copies": np.array(copies)}
-
-
-class Tally:
-    """Tables by status, and the contradictions found among usable ones."""
-
-    def __init__(self) -> None:
-        self.statuses: collections.Counter[str] = collections.Counter()
-        self.found: collections.Counter[str] = collections.Counter()
-        self.examples: dict[str, Any] = {}
-        self.measured: collections.Counter[str] = collections.Counter()
-
-    def add(self, what: str, wrong: np.ndarray, example: Callable[[int], Any]) -> None:
-        """Count the tables for which something is wrong, and keep the first."""
-        wrong = np.asarray(wrong)
-        self.measured[what] += wrong.size
-        if wrong.any():
-            self.found[what] += int(wrong.sum())
-            self.examples.setdefault(what, example(int(np.argmax(wrong))))
-
-    def report(self, name: str, num: int, seconds: float) -> bool:
-        """Print the counts; return whether anything was found."""
-        listed = ", ".join(f"{s} {c:,}" for s, c in sorted(self.statuses.items()))
-        print(f"{name}: {num:,} tables in {seconds:.0f} s; {listed}")
-        for what, count in self.measured.items():
-            kind = "misses" if what.startswith(_MISSED) else "contradictions"
-            print(f"  {what}: {self.found[what]:,} {kind} in {count:,}")
-        for what, example in self.examples.items():
-            print(f"  first of {what!r}: {example}")
-        return any(not what.startswith(_MISSED) for what in self.found)
 
 
 def numbers(solution: Any) -> dict[str, jax.Array]:
@@ -182,23 +104,6 @@ def compiled(level: int, k: int, thorough: bool) -> dict[str, Callable]:
     return {name: jax.jit(jax.vmap(function)) for name, function in functions.items()}
 
 
-def chunks(num: int, seed: int, shape: tuple[int, ...], k: int) -> Iterator[np.ndarray]:
-    """Yield batches of tables of one size, so that they are compiled once."""
-    rng = np.random.default_rng(seed)
-    for start in range(0, num, CHUNK):
-        del start
-        found = (draw(rng, shape, k) for _ in iter(int, 1))
-        yield np.stack(list(itertools.islice(filter(has_two_arms, found), CHUNK)))
-
-
-def _gap(a: Any, b: Any) -> np.ndarray:
-    """Return the largest difference of two trees by table."""
-    parts = jax.tree.map(
-        lambda x, y: np.abs(np.asarray(x) - np.asarray(y)).reshape(len(x), -1).max(1), a, b
-    )
-    return np.max(jax.tree.leaves(parts), axis=0)
-
-
 def functions(num: int, seed: int, level: int, k: int, profiles: int, *, thorough: bool) -> bool:
     """Cross-examine the functions behind a fit on random tables."""
     tally, began = Tally(), time.perf_counter()
@@ -243,7 +148,7 @@ class _Examination:
     def estimates(self) -> None:
         """Ranges, sums, and the likelihood computed again."""
         found, m, tiny = self.found, self.mixture, 1e-10
-        self.count("numbers are finite", ~_finite(found), self.usable)
+        self.count("numbers are finite", ~finite(found), self.usable)
         self.count("shares add up to 1", ~(np.abs(found["shares"].sum(1) - 1) < tiny), self.usable)
         inside = ((m.shares >= 0) & (m.shares <= 1 + tiny)).all(1)
         self.count("shares in [0, 1]", ~inside, self.usable)
@@ -256,12 +161,14 @@ class _Examination:
     def derivatives(self, rng: np.random.Generator) -> None:
         """Compare estimates with and without derivatives, errors with central differences."""
         also = jax.tree.map(np.asarray, self.run["with_slope"](self.cells, self.keys))
-        self.count("differentiated = plain", ~(_gap(also, self.found) < 1e-7), self.regular)
+        self.count("differentiated = plain", ~(gap_of(also, self.found) < 1e-7), self.regular)
         flat = jnp.asarray(self.stats["flat"])
         again = jax.tree.map(np.asarray, self.run["again"](self.cells, self.start, flat))
         same_numbers, errors, slopes = again
-        self.count("at its optimum = found", ~(_gap(same_numbers, self.found) < 1e-12), self.usable)
-        sized = _finite(errors)
+        self.count(
+            "at its optimum = found", ~(gap_of(same_numbers, self.found) < 1e-12), self.usable
+        )
+        sized = finite(errors)
         self.count("identified, errors exist", ~sized, self.regular)
         if self.k == 2:
             one, two = errors["shares"].T
@@ -284,8 +191,8 @@ class _Examination:
         size = np.max([np.asarray(e).reshape(len(e), -1).max(1) for e in errors.values()], axis=0)
         step = DIFFERENCE * size + 1e-9
         middle = {name: (up[name] + down[name]) / 2 for name in up}
-        smooth = settled & (size < 0.25) & (_gap(middle, same_numbers) < 0.02 * step)
-        gap = _gap(predicted, difference) / step
+        smooth = settled & (size < 0.25) & (gap_of(middle, same_numbers) < 0.02 * step)
+        gap = gap_of(predicted, difference) / step
         self.count("errors = central differences", ~(gap < 0.05), smooth)
         self.count("converged", self.stats["decrement"] > 1e-4, self.regular)
 
@@ -311,7 +218,7 @@ class _Examination:
             one = np.arange(len(self.batch)) == i
             value, effect = _oracle(self.batch[i], self.k, self.level, self.seed)
             gain = value - self.log_likelihood[i]
-            self.count(f"{_MISSED} no better maximum in numpy", one & (gain > 1e-3), one)
+            self.count(f"{MISSED} no better maximum in numpy", one & (gain > 1e-3), one)
             if abs(gain) < 1e-6 and self.stats["flatness"][i] > 1e-4:
                 gap = abs(effect - self.found["effect"][i])
                 self.count("the oracle's average effect", one & ~(gap < 1e-6), one)
@@ -320,10 +227,6 @@ class _Examination:
 def _zeros(factors: Any) -> jax.Array:
     """Return which probabilities are held at 0."""
     return jnp.concatenate([part.reshape(-1) for part in factors]) == 0
-
-
-def _finite(numbers: dict[str, np.ndarray]) -> np.ndarray:
-    return np.all([np.isfinite(v).reshape(len(v), -1).all(1) for v in numbers.values()], axis=0)
 
 
 def _oracle(cells: np.ndarray, k: int, level: int, seed: int) -> tuple[float, float]:
@@ -351,19 +254,6 @@ FITS: dict[str, tuple[tuple[int, ...] | None, dict[str, Any]]] = {
 }
 ROWS, RESAMPLES = 40, 200
 SEARCHED = 6  # tables for which sensitivity bounds are searched too, which takes its time
-
-
-def continuous(rng: np.random.Generator, n: int = 300) -> dict[str, np.ndarray]:
-    """Return rows with two continuous proxies a side; some know little, or are near copies."""
-    u = rng.random(n) < rng.uniform(0.2, 0.8)
-    strength = rng.choice([0.1, 1.0, 2.0], 4)
-    z1, z2, x1, x2 = (s * u + rng.normal(size=n) for s in strength)
-    if rng.random() < 0.2:
-        z2 = z1 + 0.3 * rng.normal(size=n)
-    t = (rng.random(n) < np.where(u, 0.7, 0.3)).astype(int)
-    y = 2.0 * u + t * (1 - 1.5 * u) + rng.normal(size=n)
-    scale = 10.0 ** rng.integers(-3, 4)
-    return {"t": t, "y": y * scale, "z1": z1, "z2": z2, "x1": x1, "x2": x2}
 
 
 def estimates_of(result: Any) -> np.ndarray:
@@ -421,6 +311,7 @@ def fits(num: int, seed: int) -> bool:
                         finite = np.isfinite(estimates_of(other)).all()
                         tally.add("usable ones are finite", one & (not finite), lambda _: "")
         found |= tally.report(f"fit, {name}", tried, time.perf_counter() - began)
+        jax.clear_caches()  # thousands of programs exhaust a process's memory maps
     return found
 
 
@@ -441,6 +332,11 @@ def main() -> int:
             found |= functions(
                 asked.tables, asked.seed, level, k, asked.profiles, thorough=not asked.quick
             )
+    if "bridge" in asked.parts:
+        for estimand, rank in (("ATE", None), ("ATE", 2), ("ATT", None)):
+            found |= consistency_plain.bridges(asked.tables, asked.seed, estimand, rank)
+    if "latent" in asked.parts:
+        found |= consistency_plain.latent_tables(asked.tables, asked.seed)
     if "fits" in asked.parts:
         found |= fits(asked.tables, asked.seed)
     return int(found)

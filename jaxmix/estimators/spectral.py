@@ -87,9 +87,10 @@ def solve(moments: Moments, k: int, *, arm: int = 1, estimand: str = "ATE") -> S
     centre, scale = outcome_scale(moments)
     zx, zxy = moments.zx, standard_zxy(moments)
     a, d_z, d_x = zx.shape
-    basis = dominant_subspace(zx.reshape(a * d_z, d_x), k)
+    subspace = dominant_subspace(zx.reshape(a * d_z, d_x), k)
+    basis = subspace.basis
     inverses = jax.vmap(lambda m: pinv(m @ basis, k))(zx)
-    broken = jnp.any(inverses.deficient)
+    broken = jnp.any(inverses.deficient) | subspace.ambiguous
     if moments.num_shared:  # beside the constant, whose size hides that a proxy does not vary
         broken = broken | jnp.any(short_of_rank(moments, k))
     operators = jnp.einsum("tkz,tzx,xj->tkj", inverses.matrix, zxy, basis, precision="highest")

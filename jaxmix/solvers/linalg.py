@@ -26,7 +26,8 @@ class Inverse(NamedTuple):
     matrix
         ``(d_x, d_z)``.
     deficient
-        Whether the matrix had a smaller numerical rank than was asked for.
+        Whether the matrix had a smaller numerical rank than was asked for, or no single best
+        approximation of that rank.
     """
 
     matrix: Float[Array, "d_x d_z"]
@@ -167,7 +168,8 @@ def pinv(
     Returns
     -------
     Inverse
-        The pseudo-inverse of the best approximation of that rank (Eckart-Young).
+        The pseudo-inverse of the best approximation of that rank (Eckart-Young); deficient where
+        the rank is smaller, or where there is no single best one.
 
     Examples
     --------
@@ -176,6 +178,8 @@ def pinv(
     >>> [round(float(v), 6) for v in jnp.diagonal(result.matrix)], bool(result.deficient)
     ([0.5, 0.0], False)
     >>> bool(pinv(jnp.array([[1e-17]]), rank=1, floor=1e-15).deficient)
+    True
+    >>> bool(pinv(jnp.diag(jnp.array([2.0, 1.0, 1.0])), rank=2).deficient)
     True
     """
     full = min(matrix.shape)
@@ -190,7 +194,10 @@ def pinv(
     out, s = _truncated_pinv(matrix, full if rank is None else rank, floor)
     if rank is None:
         return Inverse(out, jnp.zeros((), bool))
-    return Inverse(out, ~_stands(s[rank - 1], s[0], matrix, floor))
+    deficient = ~_stands(s[rank - 1], s[0], matrix, floor)
+    if rank < full:  # of two equal values either may be kept: no best approximation is the best
+        deficient |= ~(s[rank - 1] - s[rank] > cutoff(matrix) * s[0])
+    return Inverse(out, deficient)
 
 
 class Sizes(NamedTuple):
@@ -331,14 +338,41 @@ def _independent(gram: Float[Array, "d d"], floor: Float[Array, " d"]) -> Bool[A
     return jax.lax.fori_loop(0, len(gram), step, (gram, jnp.zeros(len(gram), bool)))[1]
 
 
+class Subspace(NamedTuple):
+    """The leading right singular vectors of a matrix.
+
+    Attributes
+    ----------
+    basis
+        ``(d, k)``, orthonormal.
+    gap
+        How far the last singular value kept stands above the first dropped, over the largest;
+        infinite where none is dropped. A constant to derivatives.
+    """
+
+    basis: Float[Array, "d k"]
+    gap: Float[Array, ""]
+
+    @property
+    def ambiguous(self) -> Bool[Array, ""]:
+        """Whether two equal singular values leave it open what is kept."""
+        return ~(self.gap > self.basis.shape[0] * jnp.finfo(self.basis.dtype).eps)
+
+
+def _subspace(s: Float[Array, " r"], vt: Float[Array, "p d"], rank: int) -> Subspace:
+    gap = (s[rank - 1] - s[rank]) / s[0] if rank < len(s) else jnp.full_like(s[0], jnp.inf)
+    return Subspace(vt[:rank].T, gap)
+
+
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
-def dominant_subspace(matrix: Float[Array, "m d"], rank: int) -> Float[Array, "d k"]:
-    """Return an orthonormal basis of the leading `rank` right singular vectors.
+def dominant_subspace(matrix: Float[Array, "m d"], rank: int) -> Subspace:
+    """Return the subspace of the leading `rank` right singular vectors.
 
     Derivatives move the subspace and not the basis within it, so they are those of functions
     that do not depend on the choice of basis.
     """
-    return jnp.linalg.svd(matrix, full_matrices=False)[2][:rank].T
+    _, s, vt = jnp.linalg.svd(matrix, full_matrices=False)
+    return _subspace(s, vt, rank)
 
 
 @dominant_subspace.defjvp
@@ -347,11 +381,12 @@ def _dominant_subspace_jvp(rank, primals, tangents):  # type: ignore[no-untyped-
     d = matrix.shape[1]
     _, s, vt = jnp.linalg.svd(matrix, full_matrices=True)
     squared = jnp.zeros(d, s.dtype).at[: s.shape[0]].set(s**2)
-    basis, rest = vt[:rank].T, vt[rank:].T
+    out = _subspace(s, vt, rank)
+    rest = vt[rank:].T
     gram = matrix.T @ tangent
     gram = gram + gram.T
-    turn = (rest.T @ gram @ basis) / (squared[None, :rank] - squared[rank:, None])
-    return basis, rest @ turn
+    turn = (rest.T @ gram @ out.basis) / (squared[None, :rank] - squared[rank:, None])
+    return out, Subspace(rest @ turn, jnp.zeros_like(out.gap))
 
 
 class Spectrum(NamedTuple):
