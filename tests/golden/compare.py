@@ -1,0 +1,33 @@
+"""Whether two records of a fit are the same, number by number."""
+
+import math
+from typing import Any
+
+SOLVER = {"decrement", "steps", "runner_up"}  # how the optimum was met, and not what it is
+
+
+def differences(new: Any, old: Any, tolerance: float, path: str = "") -> list[str]:
+    """Return where two records differ, one line each.
+
+    Numbers may differ by `tolerance`, relative to the larger of 1 and their size.
+    """
+    if isinstance(old, dict) and isinstance(new, dict):
+        found = [f"{path}.{name}: only before" for name in old.keys() - new.keys()]
+        found += [f"{path}.{name}: only now" for name in new.keys() - old.keys()]
+        for name in sorted(old.keys() & new.keys() - SOLVER):
+            found += differences(new[name], old[name], tolerance, f"{path}.{name}")
+        return found
+    if isinstance(old, list) and isinstance(new, list):
+        if len(old) != len(new):
+            return [f"{path}: {len(old)} entries before, {len(new)} now"]
+        return [
+            line
+            for i, pair in enumerate(zip(new, old, strict=True))
+            for line in differences(*pair, tolerance, f"{path}[{i}]")
+        ]
+    numbers = [isinstance(v, int | float) and not isinstance(v, bool) for v in (old, new)]
+    if all(numbers):
+        same = math.isclose(new, old, rel_tol=tolerance, abs_tol=tolerance)
+    else:
+        same = new == old
+    return [] if same else [f"{path}: {old!r} before, {new!r} now"]
