@@ -14,6 +14,7 @@ from jaxtyping import Array
 from jaxmix.data import CausalData
 from jaxmix.estimates import InfluentialRow
 from jaxmix.estimators import spectral
+from jaxmix.estimators.base import Fitted, LevelEstimator
 from jaxmix.features import Views, distinct
 from jaxmix.inference import resampling, sensitivity, specification
 from jaxmix.inference.asymptotic import largest_changes
@@ -21,7 +22,7 @@ from jaxmix.inference.sensitivity import Sensitivity
 from jaxmix.inference.specification import SpecificationTest
 from jaxmix.inference.subject import MAX_MOMENTS
 from jaxmix.moments import Moments, from_rows
-from jaxmix.plan import Estimator
+from jaxmix.options import Options
 from jaxmix.status import Status
 
 _STRENGTHS = (0.0, 0.05, 0.1, 0.2, 0.4)  # of an edge to the outcome, in units of its range
@@ -67,15 +68,10 @@ class _Spectrum:
 
 
 def checks(
-    estimator: Estimator,
+    estimator: LevelEstimator,
     views: Views,
-    point: dict[str, Any],
-    context: dict[str, Any],
-    *,
-    edge: str,
-    confidence: float,
-    num_resamples: int,
-    seed: int,
+    point: Fitted,
+    options: Options,
     unit: str,
 ) -> Checks:
     """Run the further tests of a result of level 2 or 3, and bound what it rests on.
@@ -84,12 +80,8 @@ def checks(
     ----------
     estimator, views, point
         What was estimated, the rows, and its output on them.
-    context
-        What it was given beside the moments: where the fit is, for a factorization.
-    edge
-        ``"x_to_y"`` or ``"z_to_y"``: the assumption that the bounds relax.
-    confidence, num_resamples, seed
-        As in `jaxmix.fit`.
+    options
+        Those of `jaxmix.fit`: the assumption that the bounds relax, and how to measure.
     unit
         What the outcome is called.
     """
@@ -99,22 +91,22 @@ def checks(
     tests = {}
     if moments.is_table or moments.tensor.size <= MAX_MOMENTS:
         if level == 2:
-            tests["z_to_t"] = specification.nested_test(views, k, seed=seed)
+            tests["z_to_t"] = specification.nested_test(views, k, seed=options.seed)
         else:
-            converged = Status(int(point["status"])).usable
-            fitted = context if "start" in context and converged else None
-            tests["arms"] = specification.arms_test(views, k, seed=seed, fitted=fitted)
+            usable = Status(int(point.status)).usable
+            fitted = point.optimum._asdict() if point.optimum and usable else None
+            tests["arms"] = specification.arms_test(views, k, seed=options.seed, fitted=fitted)
             tests["range"] = specification.range_test(views, k)
     spectra = gap = condition = None
     if k > 1:
         found = spectral.solve(moments, k).stats
         gap, condition = (float(found[name]) for name in ("gap", "condition"))
-    if num_resamples and k > 1:
+    if options.num_resamples and k > 1:
         drawn = resampling.bootstrap(
             _Spectrum(k),
             views,
-            key=jax.random.key(seed),
-            num_resamples=min(num_resamples, _SPECTRA),
+            key=jax.random.key(options.seed),
+            num_resamples=min(options.num_resamples, _SPECTRA),
         )
         spectra = float(jnp.mean(drawn))
     reason = sensitivity.does_not_apply(moments)
@@ -124,7 +116,7 @@ def checks(
         reason = "sensitivity bounds are level 3's bounds; fit level 3 to see them"
     if not reason and estimator.estimand == "ATT":
         reason = "sensitivity bounds are of effects on everybody, and the estimand is the ATT"
-    if not reason and k == 1 and edge == "x_to_y":
+    if not reason and k == 1 and options.edge == "x_to_y":
         reason = (
             "with one class X has nothing to do with treatment, so that an effect of X on the "
             "outcome confounds nothing"
@@ -141,11 +133,11 @@ def checks(
         moments,
         k,
         [span * strength for strength in _STRENGTHS],
-        edge=edge,
-        key=jax.random.fold_in(jax.random.key(seed), 2**31 - 2),
-        confidence=confidence,
-        start=_as_jax(point.get("mixture")),
-        better=estimator.better,
+        edge=options.edge,
+        key=jax.random.fold_in(jax.random.key(options.seed), 2**31 - 2),
+        confidence=options.confidence,
+        start=_as_jax(point.mixture),
+        better=options.better,
         unit=unit,
     )
     return Checks(tests, spectra, bounds, gap, condition)

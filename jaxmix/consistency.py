@@ -9,20 +9,19 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from jaxmix.estimates import Estimate
+from jaxmix.estimators.base import Fitted, LevelEstimator, Numbers
 from jaxmix.estimators.optimum import counts_of
 from jaxmix.features import Views
 from jaxmix.mixture import Mixture
 from jaxmix.moments import from_rows
-from jaxmix.plan import Estimator
 from jaxmix.result import Result
 from jaxmix.status import Status
-from jaxmix.uncertainty import Uncertainty
+from jaxmix.uncertainty import Uncertainty, has_likelihood
 
 MIN_RESAMPLES = 200
 """Usable resamples from which on an estimate beyond the range of all of them is a contradiction:
@@ -40,9 +39,9 @@ _DIGITS = 1e-6  # relative disagreement that rounding and tolerances explain
 
 def examined(
     result: Result,
-    estimator: Estimator,
+    estimator: LevelEstimator,
     views: Views,
-    point: Mapping[str, Any],
+    point: Fitted,
     spread: Uncertainty,
 ) -> Result:
     """Return a result with what it contradicts said, and without the numbers where it does.
@@ -56,11 +55,12 @@ def examined(
     """
     if not result.status.usable:
         return result
-    likelihood = estimator.method == "factorization" and views.is_table
-    cells = np.asarray(counts_of(from_rows(views))) if likelihood else None
+    cells = None
+    if has_likelihood(estimator, views):
+        cells = np.asarray(counts_of(from_rows(views)))
     found = of_point(point, np.asarray(views.range_y), cells)
     others, notes = of_intervals(
-        point, spread.bounds, spread.kinds, spread.extremes, spread.num_usable
+        point.numbers, spread.bounds, spread.kinds, spread.extremes, spread.num_usable
     )
     result = dataclasses.replace(result, warnings=(*result.warnings, *notes))
     return without_numbers(result, found + others) if found + others else result
@@ -87,7 +87,7 @@ def without_numbers(result: Result, contradictions: tuple[str, ...]) -> Result:
 
 
 def of_point(
-    point: Mapping[str, Any],
+    point: Fitted,
     range_y: np.ndarray,
     cells: np.ndarray | None,
 ) -> tuple[str, ...]:
@@ -96,8 +96,7 @@ def of_point(
     Parameters
     ----------
     point
-        Numbers by the names of `jaxmix.plan.Estimator`, as numpy arrays; ``mixture`` where a
-        factorization was fitted.
+        The estimate, in numpy arrays.
     range_y
         ``(2,)`` smallest and largest outcome.
     cells
@@ -106,43 +105,39 @@ def of_point(
     Examples
     --------
     >>> import numpy as np
-    >>> point = {"effect": 0.5, "shares": np.array([0.7, 0.4]), "effects": np.array([0.0, 1.0])}
-    >>> of_point(point, np.array([0.0, 1.0]), None)[0]
+    >>> numbers = Numbers(effect=0.5, shares=np.array([0.7, 0.4]), effects=np.array([0.0, 1.0]))
+    >>> of_point(Fitted(numbers, 0, {}), np.array([0.0, 1.0]), None)[0]
     'the shares of the classes add up to 1.1'
     """
     found = []
     low, high = (float(end) for end in range_y)
     size = max(abs(low), abs(high), high - low)
-    shares, effects = point.get("shares"), point.get("effects")
+    numbers, mixture = point.numbers, point.mixture
+    shares, effects = numbers.shares, numbers.effects
     if shares is not None and effects is not None:
         if not abs(shares.sum() - 1) <= _DIGITS:
             found.append(f"the shares of the classes add up to {shares.sum():.6g}")
         mean = float(shares @ effects)
-        if not abs(mean - float(point["effect"])) <= _DIGITS * size:
+        if not abs(mean - float(numbers.effect)) <= _DIGITS * size:
             found.append(
-                f"the average effect is {float(point['effect']):.6g}, and the classes' {mean:.6g}"
+                f"the average effect is {float(numbers.effect):.6g}, and the classes' {mean:.6g}"
             )
-    mixture = point.get("mixture")
     if mixture is None:
         return tuple(found)
     if not ((mixture.shares >= -_DIGITS) & (mixture.shares <= 1 + _DIGITS)).all():
         found.append("a class has a share outside [0, 1]")
-    means = np.append(np.asarray(point["means"]), mixture.means)
+    means = np.append(np.asarray(numbers.means), mixture.means)
     if not ((means >= low - _DIGITS * size) & (means <= high + _DIGITS * size)).all():
         found.append("a mean outcome lies outside the outcome's range")
     if cells is not None:
-        own, said = _log_likelihood(mixture, cells), float(point["stats"]["log_likelihood"])
+        own, said = _log_likelihood(mixture, cells), float(point.stats["log_likelihood"])
         if not abs(own - said) <= _DIGITS * max(1.0, abs(own)):
             found.append(f"the log-likelihood is {said:.6f}, and that of the classes {own:.6f}")
     return tuple(found)
 
 
 def of_intervals(
-    point: Mapping[str, Any],
-    bounds: Mapping[str, np.ndarray],
-    kinds: Mapping[str, str],
-    extremes: Mapping[str, np.ndarray],
-    num_usable: int,
+    numbers: Numbers, bounds: Numbers, kinds: Numbers, extremes: Numbers, num_usable: int
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return how intervals and resamples contradict an estimate, and what is only notable.
 
@@ -151,14 +146,14 @@ def of_intervals(
 
     Parameters
     ----------
-    point
-        As in `of_point`.
+    numbers
+        The estimate.
     bounds
-        Ends of intervals on a last axis, by name.
+        Ends of intervals on a last axis.
     kinds
         How each of them was made.
     extremes
-        Smallest and largest usable resample on a last axis, by name.
+        Smallest and largest usable resample on a last axis.
     num_usable
         How many usable resamples there are.
 
@@ -168,10 +163,11 @@ def of_intervals(
         One sentence each.
     """
     found, notes = [], []
-    for name, ends in bounds.items():
-        if not _outside(point[name], ends):
+    values = numbers.known()
+    for name, ends in bounds.known().items():
+        if not _outside(values[name], ends):
             continue
-        kind = kinds[name]
+        kind = getattr(kinds, name)
         if kind in _AROUND_ESTIMATE:
             found.append(f"{_NAMES[name]} lies outside its own {kind} interval")
         else:
@@ -179,12 +175,8 @@ def of_intervals(
                 f"the {kind} interval of {_NAMES[name].removeprefix('the ')} does not hold the "
                 "estimate: its resamples are biased, and so may the estimate be"
             )
-    for name in _DRAWN:
-        if (
-            num_usable >= MIN_RESAMPLES
-            and name in extremes
-            and _outside(point[name], extremes[name])
-        ):
+    for name, ends in extremes.known().items():
+        if num_usable >= MIN_RESAMPLES and name in _DRAWN and _outside(values[name], ends):
             found.append(f"{_NAMES[name]} lies outside the range of all {num_usable} resamples")
     return tuple(found), tuple(notes)
 

@@ -12,8 +12,10 @@ from jaxtyping import Array
 
 from jaxmix import clusters
 from jaxmix.data import CausalData
-from jaxmix.estimates import Diagnostics
+from jaxmix.estimates import Diagnostics, Resamples
+from jaxmix.estimators.base import Fitted, LevelEstimator, Optimum
 from jaxmix.estimators.bridge import proxy_singular_values, short_of_rank, weakest_direction
+from jaxmix.estimators.registry import Bridge
 from jaxmix.features import Views, copies, nothing_left
 from jaxmix.inference import asymptotic
 from jaxmix.inference.level_tests import left_to_test
@@ -24,7 +26,6 @@ from jaxmix.inference.specification import (
     overidentification,
 )
 from jaxmix.moments import Moments, from_rows
-from jaxmix.plan import Estimator
 from jaxmix.redundancy import notes_on_copies
 from jaxmix.status import Status
 
@@ -47,9 +48,9 @@ def evaluate(statistic: Statistic, views: Views, *, covariance: bool = False) ->
 
 @functools.partial(jax.jit, static_argnames="name")
 def influence_on(name: str, statistic: Statistic, views: Views) -> Array:
-    """Return the influence of each row on one of the numbers of a statistic."""
+    """Return the influence of each row on one of the numbers of an estimator."""
     of = asymptotic.of_multiplicity(statistic, views)
-    return jax.grad(lambda multiplicity: of(multiplicity)[name])(views.multiplicity)
+    return jax.grad(lambda m: getattr(of(m).numbers, name))(views.multiplicity)
 
 
 errors_of = jax.jit(asymptotic.standard_errors)
@@ -59,7 +60,7 @@ errors_of = jax.jit(asymptotic.standard_errors)
 class _Weakest:
     """Where noise meets the smallest singular value that is used, for its standard errors."""
 
-    estimator: Estimator
+    estimator: LevelEstimator
     index: int
 
     def __call__(self, moments: Moments) -> tuple[Array, Array]:
@@ -70,18 +71,19 @@ class _Weakest:
 class _Contrast:
     """Level 3's mean minus level 4's estimate of the same thing, at the estimate."""
 
-    estimator: Estimator
+    estimator: LevelEstimator
 
-    def __call__(self, moments: Moments, **context: Any) -> Array:
-        other = dataclasses.replace(self.estimator, level=4, method="bridge")
-        return self.estimator(moments, **context)["effect"] - other(moments)["effect"]
+    def __call__(self, moments: Moments, *, near: Optimum | None = None) -> Array:
+        own = self.estimator
+        other = Bridge(own.num_classes, own.form, own.estimand)
+        return own(moments, near=near).numbers.effect - other(moments).numbers.effect
 
 
 @dataclasses.dataclass(frozen=True)
 class _SingularValues:
     """The singular values of the proxies' moments by arm, and where those used are rounding."""
 
-    estimator: Estimator
+    estimator: LevelEstimator
 
     def __call__(self, moments: Moments) -> tuple[Array, Array]:
         form = self.estimator.form
@@ -90,12 +92,11 @@ class _SingularValues:
 
 
 def diagnose(
-    estimator: Estimator,
+    estimator: LevelEstimator,
     data: CausalData,
     views: Views,
-    point: dict[str, Any],
-    tally: dict[str, Any],
-    context: dict[str, Any],
+    point: Fitted,
+    resamples: Resamples,
 ) -> tuple[Diagnostics, bool]:
     """Return the diagnostics, and whether the proxies are weak where they were used."""
     k = estimator.num_classes
@@ -121,13 +122,13 @@ def diagnose(
                 strengths[arms[i]] = 0.0
             elif noise[i] > 0:
                 strengths[arms[i]] = float(value**2 / noise[i])
-    stats = {name: float(value) for name, value in point["stats"].items() if np.ndim(value) == 0}
+    stats = {name: float(value) for name, value in point.stats.items() if np.ndim(value) == 0}
     if estimator.level == 4:
         test = overidentification(views, rank=k, form=estimator.form, estimand=estimator.estimand)
     else:
-        test = _test_of_fit(estimator, data, views, stats, context)
+        test = _test_of_fit(estimator, data, views, stats, point.optimum)
         if not test.applies and estimator.level == 3:
-            test = _compare_levels(estimator, views, context)
+            test = _compare_levels(estimator, views, point.optimum)
     diagnostics = Diagnostics(
         arm_sizes=data.arm_sizes(),
         num_features={"z": views.z.shape[1], "x": views.x.shape[1]},
@@ -139,25 +140,26 @@ def diagnose(
         condition=stats.get("condition"),
         repairs={n: stats[n] for n in ("share_repair", "imaginary") if n in stats},
         starts={n: stats[n] for n in _STARTS if n in stats},
-        **tally,
+        **resamples._asdict(),
     )
     return diagnostics, any(strength < _WEAK for strength in strengths.values())
 
 
 def _test_of_fit(
-    estimator: Estimator,
+    estimator: LevelEstimator,
     data: CausalData,
     views: Views,
     stats: dict[str, float],
-    context: dict[str, Any],
+    near: Optimum | None,
 ) -> SpecificationTest:
     """Test the level by how well the factorization fits, where there is one."""
     symbol = "G2" if "g2" in stats else "J"
     cells = views.num_arms * views.z.shape[1] * views.x.shape[1] * views.y.shape[1]
     rows_per_cell = data.num_rows / cells if symbol == "G2" else None
     df = stats.get("df", 1)
-    if rows_per_cell is not None and rows_per_cell >= 1:  # ranks of a large table take their time
-        df = left_to_test(from_rows(views), context["start"], level=estimator.level)
+    # The ranks of a large table take their time.
+    if rows_per_cell is not None and rows_per_cell >= 1 and near is not None:
+        df = left_to_test(from_rows(views), near.start, level=estimator.level)
     return fit_test(
         stats.get(symbol.lower(), np.nan),
         int(df),
@@ -170,10 +172,10 @@ def _test_of_fit(
 
 
 def _compare_levels(
-    estimator: Estimator, views: Views, context: dict[str, Any]
+    estimator: LevelEstimator, views: Views, near: Optimum | None
 ) -> SpecificationTest:
     """Test level 3 by whether its mean agrees with level 4, which needs less."""
-    contrast = Statistic(_Contrast(estimator.at_optimum()), **context)
+    contrast = Statistic(_Contrast(estimator.at_optimum()), near=near)
     value, se = (float(f(contrast, views)) for f in (evaluate, errors_of))
     return contrast_test(value, se, float(views.range_y[1] - views.range_y[0]))
 
@@ -182,24 +184,26 @@ def warnings_of(
     diagnostics: Diagnostics,
     data: CausalData,
     views: Views,
-    point: dict[str, Any],
+    point: Fitted,
     has_errors: bool,
 ) -> tuple[str, ...]:
     """Return what a user should know beside the status, one sentence each."""
     found = []
     low, high = np.asarray(views.range_y)
     rounding = _ROUNDING * max(abs(low), abs(high))
-    for arm, mean in zip(data.arms, point["means"], strict=True):
+    for arm, mean in zip(data.arms, point.numbers.means, strict=True):
         if not low - rounding <= mean <= high + rounding and np.isfinite(mean):
             found.append(
                 f"the mean outcome under {data.treatment}={arm} came out outside the "
                 "outcome's range: weak proxies, or assumptions that do not hold"
             )
     strengths = diagnostics.proxy_strength
-    if point["status"] == Status.RANK_DEFICIENT or 0.0 in strengths.values():
+    if point.status == Status.RANK_DEFICIENT or 0.0 in strengths.values():
         found += nothing_left(data, views, [arm for arm in strengths if strengths[arm] == 0.0])
     found += notes_on_copies(copies(data, views))
-    merged = len(point.get("effects", ())) - int(point["stats"].get("num_distinct", 10**6))
+    effects = point.numbers.effects
+    num_classes = 0 if effects is None else len(effects)
+    merged = num_classes - int(point.stats.get("num_distinct", num_classes))
     if merged > 0:
         found.append(f"{merged} of the classes could not be told from the others and were merged")
     if diagnostics.num_resamples and not has_errors:

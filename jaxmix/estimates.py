@@ -54,6 +54,17 @@ class InfluentialRow(NamedTuple):
     change: float
 
 
+class Resamples(NamedTuple):
+    """How intervals were made, and what became of the resamples; see `Diagnostics`."""
+
+    interval: str = "normal"
+    num_resamples: int = 0
+    resampling: str | None = None
+    failed: Mapping[str, int] = {}
+    out_of_range: int = 0
+    ambiguous: int = 0
+
+
 @dataclasses.dataclass(frozen=True)
 class Diagnostics:
     """What there is to know about how far an estimate can be trusted.

@@ -12,22 +12,26 @@ import numpy as np
 from jax.tree_util import Partial
 from jaxtyping import Array
 
-from jaxmix import features
+from jaxmix import arguments, features
 from jaxmix.checks import checks as further_checks
 from jaxmix.checks import influential_rows
 from jaxmix.consistency import examined
 from jaxmix.data import CausalData
 from jaxmix.diagnose import diagnose, evaluate, influence_on, warnings_of
 from jaxmix.estimates import Classes, Estimate, PerClass
+from jaxmix.estimators.base import LevelEstimator, Numbers
+from jaxmix.estimators.compared import Compared
+from jaxmix.estimators.registry import Factorization, Spectral, Synthetic
 from jaxmix.features import Views, cell_names, distinct
 from jaxmix.inference import selection
 from jaxmix.inference.bands import LawBands
 from jaxmix.inference.subject import MAX_MOMENTS
-from jaxmix.mixture import EffectLaw
-from jaxmix.plan import AUTO, Estimator, check_arguments, check_choices, declare, plan
+from jaxmix.mixture import EffectLaw, Mixture
+from jaxmix.options import AUTO, Options
+from jaxmix.plan import declare, of_classes, plan
 from jaxmix.result import Result
 from jaxmix.status import InputError, Status
-from jaxmix.uncertainty import Settings, uncertainty
+from jaxmix.uncertainty import uncertainty
 from jaxmix.units import of_order_one
 
 _REFINED = (Status.COMPLEX_SPECTRUM, Status.INDEFINITE_MOMENTS, Status.OUT_OF_RANGE)
@@ -134,28 +138,27 @@ def fit(
     >>> result.status.name, [bool(abs(e - 0.75) < 0.1) for e in abs(result.law.effects)]
     ('SUCCESS', [True, True])
     """
-    num_classes, num_resamples, confidence, seed = check_arguments(
-        data, num_classes, num_resamples, confidence, seed, progress
+    arguments.instance(
+        "data", data, CausalData, "give a table with roles (CausalData.from_frame, or read)"
     )
-    asked: dict[str, Any] = {
-        "level": level, "method": method, "bridge": bridge, "estimand": estimand,
-        "better": better, "interval": interval, "resampling": resampling, "strata": strata,
-        "checks": checks, "edge": edge,
-    }  # fmt: skip
-    asked = check_choices(asked)
-    asked["level"], verdict = declare(data, asked["level"], graph)
-    headline, beside = plan(data, asked, num_classes, num_resamples)
-    chosen = None
-    if num_classes == AUTO:
-        least = (beside or headline).level
-        chosen = selection.num_classes(data, level=least, seed=int(seed))
-        headline = dataclasses.replace(headline, num_classes=chosen.recommended)
-        if beside is not None:
-            beside = dataclasses.replace(beside, num_classes=chosen.recommended)
+    options = Options.of(
+        num_classes=num_classes, level=level, method=method, bridge=bridge, estimand=estimand,
+        better=better, num_resamples=num_resamples, confidence=confidence, seed=seed,
+        interval=interval, resampling=resampling, strata=strata, checks=checks, edge=edge,
+        progress=progress,
+    )  # fmt: skip
+    declared, verdict = declare(data, options.level, graph)
+    options = dataclasses.replace(options, level=declared)
+    planned = plan(data, options)
+    chosen, k = None, options.num_classes
+    if k == AUTO:
+        chosen = selection.num_classes(data, level=planned.least_level, seed=options.seed)
+        k = chosen.recommended
+    assert not isinstance(k, str)
+    headline, beside = planned.estimators(k)
     with jax.enable_x64(True):
         views = features.encode(data, reduce=True)
         features.refuse_copies(data, views)
-        k = headline.num_classes
         if k is not None and k > views.max_rank:
             raise InputError(
                 f"num_classes (--classes) is {k}, but the proxies can tell apart at most "
@@ -164,12 +167,9 @@ def fit(
             )
         for estimator in (headline, beside):
             if estimator is not None:
-                _check_size(estimator, views, method)
-        settings = Settings(num_resamples, confidence, seed, interval, resampling, strata, progress)
-        run = _Run(data, views, settings, edge if checks else None)
-        result = dataclasses.replace(
-            run.refined(headline), better=better, selection=chosen, verdict=verdict
-        )
+                _check_size(estimator, views)
+        run = _Run(data, views, options)
+        result = dataclasses.replace(run.refined(headline), selection=chosen, verdict=verdict)
         result = dataclasses.replace(result, warnings=(*data.notes, *result.warnings))
         if chosen is not None and chosen.thin:
             note = f"the evidence on the number of classes is thin: {'; '.join(chosen.doubts)}"
@@ -197,9 +197,9 @@ def fit(
     )
 
 
-def _check_size(estimator: Estimator, views: Views, method: str) -> None:
+def _check_size(estimator: LevelEstimator, views: Views) -> None:
     """Refuse a factorization whose moments, not being a table, are too many to be weighted."""
-    if estimator.method != "factorization" or views.is_table:
+    if not isinstance(estimator, Factorization) or views.is_table:
         return
     sizes = (views.num_arms, views.z.shape[1], views.x.shape[1], views.y.shape[1])
     if (num := int(np.prod(sizes))) > MAX_MOMENTS:
@@ -232,83 +232,75 @@ def _own(features: Array, views: Views) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class _Run:
-    """One call's data, and how its uncertainty is measured."""
+    """One call's data and options."""
 
     data: CausalData
     views: Views
-    settings: Settings
-    edge: str | None
+    options: Options
 
-    def refined(self, estimator: Estimator) -> Result:
+    def refined(self, estimator: LevelEstimator) -> Result:
         """Fit, and where a closed form fails on these data, the constrained fit in its place."""
         result = self.fit(estimator)
-        if estimator.method not in ("spectral", "synthetic") or result.status not in _REFINED:
+        if not isinstance(estimator, Spectral | Synthetic) or result.status not in _REFINED:
             return result
-        other = dataclasses.replace(estimator, method="factorization")
-        _check_size(other, self.views, other.method)
+        other = of_classes(
+            Factorization.name, estimator.level, estimator.num_classes, estimator.estimand
+        )
+        _check_size(other, self.views)
         note = (
-            f"the {estimator.method} estimate failed ({result.status.name}), and the "
+            f"the {estimator.name} estimate failed ({result.status.name}), and the "
             "factorization stands in its place"
         )
         result = self.fit(other)
         return dataclasses.replace(result, warnings=(note, *result.warnings))
 
-    def fit(self, estimator: Estimator) -> Result:
+    def fit(self, estimator: LevelEstimator) -> Result:
         """Estimate, with uncertainty and diagnostics."""
-        data, views = self.data, self.views
-        context: dict[str, Any] = {}
-        weighted = False
-        if estimator.method == "factorization":
+        data, views, options = self.data, self.views, self.options
+        compared, key = Compared.of(estimator, options.better), None
+        if estimator.searches:
             # Starts beyond the first; apart from the keys of the resamples.
-            context["key"] = jax.random.fold_in(jax.random.key(self.settings.seed), 2**31 - 1)
-            weighted = not views.is_table
-        point = evaluate(Partial(estimator, **context), views, covariance=weighted)
-        if context:
-            context |= {name: point["stats"].pop(name) for name in ("start", "flat")}
-            if weighted:
-                context["weight"] = point["stats"].pop("weight")
-        point = jax.tree.map(np.asarray, point)
-        status = Status(int(point["status"]))
-        spread = uncertainty(estimator, views, point, context, self.settings)
+            key = jax.random.fold_in(jax.random.key(options.seed), 2**31 - 1)
+        weighted = isinstance(estimator, Factorization) and not views.is_table
+        point = evaluate(Partial(compared, key=key), views, covariance=weighted)
+        near = point.optimum
+        point = jax.tree.map(np.asarray, point)._replace(optimum=near)
+        numbers = point.numbers
+        status = Status(int(point.status))
+        spread = uncertainty(compared, views, point, options, key)
         errors, bounds = spread.errors, spread.bounds
-        diagnostics, weak = diagnose(estimator, data, views, point, spread.tally, context)
+        diagnostics, weak = diagnose(estimator, data, views, point, spread.resamples)
         if weak and status < Status.WEAK_PROXIES:
             status = Status.WEAK_PROXIES
 
         def estimate(name: str, *index: int) -> Estimate:
-            se, at = errors.get(name), bounds.get(name)
+            value, se, at = (getattr(part, name) for part in (numbers, errors, bounds))
             return Estimate(
-                float(point[name][index]),
+                float(value[index]),
                 None if se is None or not np.isfinite(se[index]) else float(se[index]),
                 None
                 if at is None or not np.isfinite(at[index]).all()
                 else tuple(at[index].tolist()),
             )
 
-        if self.edge is not None:
-            slopes = influence_on("effect", Partial(estimator.at_optimum(), **context), views)
+        if options.checks:
+            slopes = influence_on("effect", Partial(compared.at_optimum(), near=near), views)
             rows = influential_rows(data, views, slopes)
             diagnostics = dataclasses.replace(diagnostics, influential=rows)
         law = law_se = law_interval = harmed = spread_of_law = bands = checked = None
         if estimator.level < 4:
-            law = EffectLaw(
-                point["shares"], point["effects"], jnp.int32(status), dict(point["stats"])
-            )
-            if "shares" in errors:
-                law_se = PerClass(errors["shares"], errors["effects"])
-            if "shares" in bounds:
-                law_interval = PerClass(bounds["shares"], bounds["effects"])
+            law = EffectLaw(numbers.shares, numbers.effects, jnp.int32(status), dict(point.stats))
+            if errors.shares is not None:
+                law_se = PerClass(errors.shares, errors.effects)
+            if bounds.shares is not None:
+                law_interval = PerClass(bounds.shares, bounds.effects)
             spread_of_law = estimate("spread")
             bands = self._bands(bounds)
             harmed = estimate("harmed")
             if bands is not None:
-                harmed = harmed._replace(interval=bands.harmed(estimator.better))
-            if self.edge is not None:
-                checked = further_checks(
-                    estimator, views, point, context, edge=self.edge, unit=str(data.outcome.name),
-                    confidence=self.settings.confidence, seed=self.settings.seed,
-                    num_resamples=self.settings.num_resamples,
-                )  # fmt: skip
+                harmed = harmed._replace(interval=bands.harmed(options.better))
+            if options.checks:
+                checked = further_checks(estimator, views, point, options, str(data.outcome.name))
                 diagnostics = dataclasses.replace(
                     diagnostics,
                     tests=checked.tests,
@@ -316,6 +308,7 @@ class _Run:
                     gap=checked.gap,
                     condition=checked.condition,
                 )
+        warnings = warnings_of(diagnostics, data, views, point, bool(errors.known()))
         result = Result(
             treatment=data.treatment,
             control=data.arms[0],
@@ -325,18 +318,15 @@ class _Run:
             num_dropped=data.num_dropped,
             missing=dict(data.missing),
             level=estimator.level,
-            method=estimator.method,
+            method=estimator.name,
             bridge=estimator.form,
             estimand=estimator.estimand,
             num_classes=estimator.num_classes,
-            better=estimator.better,
-            confidence=self.settings.confidence,
-            seed=self.settings.seed,
+            better=options.better,
+            confidence=options.confidence,
+            seed=options.seed,
             status=status,
-            warnings=(
-                *warnings_of(diagnostics, data, views, point, bool(errors)),
-                *spread.notes,
-            ),
+            warnings=(*warnings, *spread.notes),
             naive=estimate("naive"),
             ate=estimate("effect"),
             potential_means={arm: estimate("means", i) for i, arm in enumerate(data.arms)},
@@ -349,22 +339,23 @@ class _Run:
             sensitivity=None if checked is None else checked.sensitivity,
             untested="" if checked is None else checked.untested,
             diagnostics=diagnostics,
-            classes=self._classes(point.get("mixture"), views),
+            classes=self._classes(point.mixture),
         )
         return examined(result, estimator, views, point, spread)
 
     @staticmethod
-    def _bands(bounds: dict[str, np.ndarray]) -> LawBands | None:
+    def _bands(bounds: Numbers) -> LawBands | None:
         """Return what the intervals of the classes say of the law, where they exist."""
-        if not {"effects", "cumulative"} <= bounds.keys():
+        effects, cumulative = bounds.effects, bounds.cumulative
+        if effects is None or cumulative is None:
             return None
-        effects, cumulative = bounds["effects"], bounds["cumulative"]
         if not (np.isfinite(effects).all() and np.isfinite(cumulative).all()):
             return None
         return LawBands(effects, cumulative)
 
-    def _classes(self, mixture: Any, views: Views) -> Classes | None:
+    def _classes(self, mixture: Mixture | None) -> Classes | None:
         """Return the classes with the names of their cells, where every view is one-hot."""
+        views = self.views
         if mixture is None or not views.is_table:
             return None
         data = distinct(self.data) if views.repeated else self.data

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -14,16 +13,19 @@ from jax.tree_util import Partial
 from jaxtyping import Array
 
 from jaxmix.diagnose import errors_of
+from jaxmix.estimates import Resamples
+from jaxmix.estimators.base import Fitted, LevelEstimator, Numbers
+from jaxmix.estimators.compared import Compared
+from jaxmix.estimators.registry import Factorization
 from jaxmix.features import Views
 from jaxmix.inference import intervals, profile, resampling
 from jaxmix.inference import numbers as numbers_
 from jaxmix.moments import Moments, from_rows
-from jaxmix.plan import Estimator
+from jaxmix.options import Options
 from jaxmix.status import NO_ESTIMATE, Status
 
 # With errors by differentiation.
-_NUMBERS = ("effect", "means", "naive", "shares", "effects", "cumulative", "spread")
-_DRAWN = (*_NUMBERS, "harmed", "profile", "status")
+_NUMBERS = tuple(name for name in Numbers._fields if name != "harmed")
 _CORRECTED = ("studentized", "bca")  # for skewness, by influence functions
 _NO_ERRORS = (
     "some standard errors by differentiation do not exist: the optimum is flat, or runs to a "
@@ -44,191 +46,189 @@ _WORDS = {
 }  # fmt: skip
 
 
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """How uncertainty is measured; see `jaxmix.fit`."""
-
-    num_resamples: int
-    confidence: float
-    seed: int
-    interval: str
-    resampling: str | None
-    strata: str | None
-    progress: Callable[[int, int], None] | None
+_NONE = Numbers()
 
 
 @dataclasses.dataclass(frozen=True)
 class Uncertainty:
-    """Standard errors and intervals by the names of `plan.Estimator`, and how they came about.
+    """Standard errors and intervals of the numbers of an estimate, and how they came about.
 
     Attributes
     ----------
     errors
-        Standard errors; empty where most resamples have no estimate.
+        Standard errors; none where most resamples have no estimate.
     bounds
-        Ends of the intervals on a last axis; empty where there are no errors.
-    tally
-        What became of the resamples, for `Diagnostics`; empty without resamples.
+        Ends of the intervals on a last axis; none where there are no errors.
+    resamples
+        How intervals were made, and what became of the resamples.
     notes
         What a user should know of the intervals, one sentence each.
     kinds
-        How each interval was made, by name.
+        How each interval was made.
     extremes
-        Smallest and largest usable resample on a last axis; empty without resamples.
+        Smallest and largest usable resample on a last axis; none without resamples.
     num_usable
         Resamples that are estimates.
     """
 
-    errors: dict[str, np.ndarray]
-    bounds: dict[str, np.ndarray]
-    tally: dict[str, Any]
+    errors: Numbers
+    bounds: Numbers
+    resamples: Resamples
     notes: tuple[str, ...] = ()
-    kinds: dict[str, str] = dataclasses.field(default_factory=dict)
-    extremes: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    kinds: Numbers = _NONE
+    extremes: Numbers = _NONE
     num_usable: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
-class _Part:
-    """The part of an estimator's output that is wanted."""
+class _NumbersOf:
+    """The numbers of an estimate that have derivatives, by name."""
 
-    estimator: Estimator
-    names: tuple[str, ...]
+    compared: Compared
 
-    def __call__(self, moments: Moments, **context: Any) -> dict[str, Array]:
-        out = self.estimator(moments, **context)
-        return {name: out[name] for name in self.names if name in out}
+    def __call__(self, moments: Moments, **more: Any) -> dict[str, Array]:
+        return self.compared(moments, **more).numbers._replace(harmed=None).known()
+
+
+@dataclasses.dataclass(frozen=True)
+class _Drawn:
+    """What is wanted of a resample: its numbers by name, its classes' looks, its status."""
+
+    compared: Compared
+
+    def __call__(self, moments: Moments, **more: Any) -> dict[str, Array]:
+        found = self.compared(moments, **more)
+        looks = {} if found.looks is None else {"looks": found.looks}
+        return found.numbers.known() | looks | {"status": found.status}
 
 
 _align = jax.jit(jax.vmap(resampling.align, in_axes=(0, None)))
 
 
 def uncertainty(
-    estimator: Estimator,
-    views: Views,
-    point: dict[str, Any],
-    context: dict[str, Any],
-    settings: Settings,
+    compared: Compared, views: Views, point: Fitted, options: Options, key: Array | None = None
 ) -> Uncertainty:
     """Return standard errors and intervals of an estimate.
 
     Parameters
     ----------
-    estimator
+    compared
         What was estimated.
     views
         The rows.
     point
         Its output on them.
-    context
-        What it is given beside the moments, such as where resamples start.
-    settings
+    options
         How to measure.
+    key
+        That of the estimate, where it searches.
 
     Raises
     ------
     InputError
         For strata with clusters that lie in several of them.
     """
-    kind = settings.interval
+    kind, estimator = options.interval, compared.estimator
     # Derivatives at the estimate look for nothing.
-    numbers = Partial(_Part(estimator.at_optimum(), _NUMBERS), **context)
+    numbers = Partial(_NumbersOf(compared.at_optimum()), near=point.optimum)
     if kind in ("auto", "profile"):
         # What has no likelihood of its own has percentiles: the bridge, the naive difference.
         plain = uncertainty(
-            estimator, views, point, context, dataclasses.replace(settings, interval="percentile")
+            compared, views, point, dataclasses.replace(options, interval="percentile"), key
         )
-        usable = Status(int(point["status"])).usable
+        usable = Status(int(point.status)).usable
         # With weights or clusters there is no likelihood proper: its profile, divided by design
         # effects, takes the place of others where these are too short, at a bound, or on request.
         wanted = views.is_random_sample or kind == "profile" or _at_a_bound(point)
-        possible = usable and has_likelihood(estimator, views) and settings.strata is None
+        possible = usable and has_likelihood(estimator, views) and options.strata is None
         if not wanted or not possible:
             return plain
-        return _by_profile(estimator, views, numbers, context, settings.confidence, plain)
-    strata = views.t if settings.strata == "arm" else None
-    confidence = settings.confidence
-    if not settings.num_resamples:
+        return _by_profile(estimator, views, numbers, point, options.confidence, plain)
+    strata = views.t if options.strata == "arm" else None
+    confidence = options.confidence
+    if not options.num_resamples:
         if strata is None:
             errors = _on_host(errors_of(numbers, views))
         else:
             errors = _on_host(resampling.spread(numbers, views, _NUMBERS, strata)[0])
-        tally = {"interval": "normal"}
-        found = _with_normal(point, errors, confidence, tally)
+        found = _with_normal(point, errors, confidence, Resamples())
         if _at_a_bound(point):
             # They would be too short by half and more: coverage in docs/verdicts.md.
-            bounds = {"naive": found.bounds["naive"]}
+            bounds = Numbers(naive=found.bounds.naive)
             found = dataclasses.replace(found, bounds=bounds, notes=(*found.notes, _AT_THE_BOUND))
         return found
-    draws, draws_se, tally = _resample(estimator, views, point, context, settings, strata)
-    tally["interval"] = kind
+    draws, draws_se, resamples = resample(compared, views, point, options, strata, key)
+    resamples = resamples._replace(interval=kind)
     num_usable = len(draws["effect"])
-    if 2 * num_usable < settings.num_resamples:
-        return Uncertainty({}, {}, tally)
+    if 2 * num_usable < options.num_resamples:
+        return Uncertainty(_NONE, _NONE, resamples)
     errors = {name: values.std(axis=0, ddof=1) for name, values in draws.items()}
     extremes = {
         name: np.stack([values.min(axis=0), values.max(axis=0)], axis=-1)
         for name, values in draws.items()
     }
-    seen: dict[str, Any] = {"extremes": extremes, "num_usable": num_usable}
+    seen: dict[str, Any] = {"extremes": Numbers(**extremes), "num_usable": num_usable}
     if kind == "normal":
-        return dataclasses.replace(_with_normal(point, errors, confidence, tally), **seen)
+        return dataclasses.replace(_with_normal(point, errors, confidence, resamples), **seen)
     se: dict[str, Any] = {}
     skew: dict[str, Any] = {}
     if kind in _CORRECTED:
         se, skew = _on_host(resampling.spread(numbers, views, _NUMBERS, strata))
-    bounds = {}
+    ends_of = {}
     for name, values in draws.items():
         if name == "harmed":
             continue  # a step function: its interval is that of the classes, projected
         ends = intervals.interval(
             kind,
             jnp.asarray(values),
-            point[name],
+            getattr(point.numbers, name),
             confidence,
             se=se.get(name),
             draws_se=draws_se.get(name),
             acceleration=skew.get(name),
         )
-        bounds[name] = np.stack([ends.lower, ends.upper], axis=-1)
-    kinds = dict.fromkeys(bounds, kind)
-    return Uncertainty(errors, bounds, tally, _notes(bounds, kind), kinds, **seen)
+        ends_of[name] = np.stack([ends.lower, ends.upper], axis=-1)
+    return Uncertainty(
+        Numbers(**errors), Numbers(**ends_of), resamples, _notes(ends_of, kind),
+        Numbers(**dict.fromkeys(ends_of, kind)), **seen,
+    )  # fmt: skip
 
 
-def _at_a_bound(point: dict[str, Any]) -> bool:
+def _at_a_bound(point: Fitted) -> bool:
     """Whether a probability of the fit is 0; fits that are no tables do not say."""
-    return bool(point["stats"].get("num_zero", 0) > 0)
+    return bool(point.stats.get("num_zero", 0) > 0)
 
 
-def has_likelihood(estimator: Estimator, views: Views) -> bool:
+def has_likelihood(estimator: LevelEstimator, views: Views) -> bool:
     """Whether the fit is one of maximum likelihood, weights and clusters aside."""
-    return estimator.method == "factorization" and views.is_table
+    return isinstance(estimator, Factorization) and views.is_table
 
 
 def _by_profile(
-    estimator: Estimator,
+    estimator: LevelEstimator,
     views: Views,
     numbers: Partial,
-    context: dict[str, Any],
+    point: Fitted,
     confidence: float,
     plain: Uncertainty,
 ) -> Uncertainty:
     """Return the same with profile-likelihood intervals in place of others."""
-    k = estimator.num_classes
+    k, near = estimator.num_classes, point.optimum
     assert k is not None
+    assert near is not None
     moments = from_rows(views)
     asked = {"level": estimator.level, "estimand": estimator.estimand}
     inflation = None
     if not views.is_random_sample:
         errors = errors_of(numbers, views)
         errors = numbers_.Errors(*(errors[name] for name in numbers_.Errors._fields))
-        inflation = numbers_.design_effects(moments, k, context["start"], errors, **asked)
+        inflation = numbers_.design_effects(moments, k, near.start, errors, **asked)
     found = profile.intervals(
-        moments, k, context["start"], confidence=confidence, inflation=inflation, **asked
+        moments, k, near.start, confidence=confidence, inflation=inflation, **asked
     )
     named = found._asdict()
     settled, excess = bool(named.pop("settled")), float(named.pop("excess"))
-    bounds = plain.bounds | {name: np.asarray(ends) for name, ends in named.items()}
+    bounds = plain.bounds._replace(**{name: np.asarray(ends) for name, ends in named.items()})
     notes = plain.notes
     if _AT_THE_BOUND in notes:
         others = (note for note in notes if note != _AT_THE_BOUND)
@@ -243,9 +243,13 @@ def _by_profile(
             f"looking for intervals met a better fit (by {excess:.2g} in log-likelihood): the "
             "estimate is not the maximum; use another seed",
         )
-    tally = plain.tally | {"interval": "profile"}
-    kinds = plain.kinds | dict.fromkeys(named, "profile")
-    return dataclasses.replace(plain, bounds=bounds, tally=tally, notes=notes, kinds=kinds)
+    return dataclasses.replace(
+        plain,
+        bounds=bounds,
+        resamples=plain.resamples._replace(interval="profile"),
+        notes=notes,
+        kinds=plain.kinds._replace(**dict.fromkeys(named, "profile")),
+    )
 
 
 def _on_host(values: Any) -> Any:
@@ -253,15 +257,17 @@ def _on_host(values: Any) -> Any:
 
 
 def _with_normal(
-    point: dict[str, Any], errors: dict[str, np.ndarray], confidence: float, tally: dict[str, Any]
+    point: Fitted, errors: dict[str, np.ndarray], confidence: float, resamples: Resamples
 ) -> Uncertainty:
     """Return errors with normal intervals."""
+    values = point.numbers.known()
     bounds = {
-        name: np.stack(intervals.normal_interval(point[name], se, confidence), axis=-1)
+        name: np.stack(intervals.normal_interval(values[name], se, confidence), axis=-1)
         for name, se in errors.items()
     }
     notes = () if all(np.isfinite(se).all() for se in errors.values()) else (_NO_ERRORS,)
-    return Uncertainty(errors, bounds, tally, notes, dict.fromkeys(bounds, "normal"))
+    kinds = Numbers(**dict.fromkeys(bounds, "normal"))
+    return Uncertainty(Numbers(**errors), Numbers(**bounds), resamples, notes, kinds)
 
 
 def _notes(bounds: dict[str, np.ndarray], kind: str) -> tuple[str, ...]:
@@ -279,36 +285,37 @@ def _notes(bounds: dict[str, np.ndarray], kind: str) -> tuple[str, ...]:
     )
 
 
-def _resample(
-    estimator: Estimator,
+def resample(
+    compared: Compared,
     views: Views,
-    point: dict[str, Any],
-    context: dict[str, Any],
-    settings: Settings,
+    point: Fitted,
+    options: Options,
     strata: Array | None,
-) -> tuple[dict[str, np.ndarray], dict[str, Any], dict[str, Any]]:
-    """Return the resampled numbers that are estimates, classes matched, and a tally.
+    key: Array | None = None,
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], Resamples]:
+    """Return the resampled numbers that are estimates by name, classes matched to the estimate.
 
-    Between them the standard errors within the resamples, where the interval needs them.
+    With them the standard errors within the resamples, where the interval needs them, and what
+    became of all resamples.
     """
-    kind = settings.resampling or _default_kind(views, settings.interval)
-    studentized = settings.interval == "studentized"
+    kind = options.resampling or _default_kind(views, options.interval)
+    studentized = options.interval == "studentized"
     draws = resampling.bootstrap(
-        Partial(_Part(estimator, _DRAWN), **context),
+        Partial(_Drawn(compared), key=key, near=point.optimum),
         views,
-        key=jax.random.key(settings.seed),
-        num_resamples=settings.num_resamples,
+        key=jax.random.key(options.seed),
+        num_resamples=options.num_resamples,
         kind=kind,
         strata=strata,
         errors=_NUMBERS if studentized else (),
-        progress=settings.progress,
+        progress=options.progress,
     )
     draws, draws_se = draws if studentized else (draws, {})
     statuses = np.asarray(draws["status"])
     usable = ~np.isin(statuses, NO_ESTIMATE)
     ambiguous = np.zeros(len(statuses), bool)
-    if "profile" in draws:
-        order, unclear = _align(draws["profile"], point["profile"])
+    if "looks" in draws:
+        order, unclear = _align(draws["looks"], point.looks)
         for values in (draws, draws_se):
             for name in values.keys() & {"shares", "effects"}:
                 values[name] = jnp.take_along_axis(values[name], order, axis=1)
@@ -319,18 +326,18 @@ def _resample(
             draws_se["cumulative"] = jnp.where(same, draws_se["cumulative"], jnp.nan)
         ambiguous = np.asarray(unclear)
     failed = collections.Counter(Status(int(s)).name for s in statuses[~usable])
-    tally = {
-        "resampling": kind,
-        "num_resamples": settings.num_resamples,
-        "failed": dict(failed),
-        "out_of_range": int((statuses == Status.OUT_OF_RANGE).sum()),
-        "ambiguous": int((ambiguous & usable).sum()),
-    }
+    resamples = Resamples(
+        num_resamples=options.num_resamples,
+        resampling=kind,
+        failed=dict(failed),
+        out_of_range=int((statuses == Status.OUT_OF_RANGE).sum()),
+        ambiguous=int((ambiguous & usable).sum()),
+    )
     kept, kept_se = (
-        {n: np.asarray(v)[usable] for n, v in values.items() if n not in ("status", "profile")}
+        {n: np.asarray(v)[usable] for n, v in values.items() if n not in ("status", "looks")}
         for values in (draws, draws_se)
     )
-    return kept, kept_se, tally
+    return kept, kept_se, resamples
 
 
 def _default_kind(views: Views, interval: str) -> str:

@@ -10,6 +10,7 @@ import pytest
 import jaxmix as jm
 from experiments.verdicts.random_tables import continuous, draw, has_two_arms, rows_of
 from jaxmix import Status, consistency
+from jaxmix.estimators.base import Fitted, Numbers
 from jaxmix.inference import profile
 from tests import likelihood_oracles as lo
 
@@ -207,19 +208,24 @@ def test_contradictions_are_failures_and_leave_no_number(plain, monkeypatch):
         result.raise_if_failed()
 
 
-def point_of(result, **changed):
+def point_of(result):
     mixture = result.classes.mixture
-    own = {
-        "effect": np.asarray(result.ate.value), "shares": np.asarray(result.law.shares),
-        "effects": np.asarray(result.law.effects), "mixture": mixture, "stats": result.law.stats,
-        "means": np.array([m.value for m in result.potential_means.values()]),
-    }  # fmt: skip
-    return own | changed
+    numbers = Numbers(
+        effect=np.asarray(result.ate.value),
+        means=np.array([m.value for m in result.potential_means.values()]),
+        shares=np.asarray(result.law.shares),
+        effects=np.asarray(result.law.effects),
+    )
+    return Fitted(numbers, result.status, result.law.stats, None, mixture)
 
 
 SHIFTED = {
-    "shares of the classes add up to": lambda m, p: {"shares": p["shares"] * 1.1},
-    "average effect is": lambda m, p: {"effect": p["effect"] + 1e-3},
+    "shares of the classes add up to": lambda m, p: {
+        "numbers": p.numbers._replace(shares=p.numbers.shares * 1.1)
+    },
+    "average effect is": lambda m, p: {
+        "numbers": p.numbers._replace(effect=p.numbers.effect + 1e-3)
+    },
     "mean outcome lies outside": lambda m, p: {
         "mixture": dataclasses.replace(m, means=m.means + 1.0)
     },
@@ -227,7 +233,7 @@ SHIFTED = {
         "mixture": dataclasses.replace(m, shares=m.shares + np.array([0.7, -0.7]))
     },
     "log-likelihood is": lambda m, p: {
-        "stats": p["stats"] | {"log_likelihood": p["stats"]["log_likelihood"] + 1.0}
+        "stats": p.stats | {"log_likelihood": p.stats["log_likelihood"] + 1.0}
     },
 }
 
@@ -238,24 +244,22 @@ def test_each_contradiction_is_found_and_named(words, plain):
     cells, range_y = TABLES[name], np.array([0.0, 1.0])
     point = point_of(plain[name])
     assert consistency.of_point(point, range_y, cells) == ()
-    wrong = point | SHIFTED[words](point["mixture"], point)
+    wrong = point._replace(**SHIFTED[words](point.mixture, point))
     found = consistency.of_point(wrong, range_y, cells)
     assert any(words in sentence for sentence in found)
 
 
 def test_resamples_that_all_lie_elsewhere_are_a_contradiction_and_percentiles_a_note():
-    point = {"effect": np.array(0.5)}
-    around, beside = np.array([0.4, 0.6]), np.array([0.6, 0.7])
+    point, none, kinds = Numbers(np.array(0.5)), Numbers(), Numbers("percentile")
+    around, beside = Numbers(np.array([0.4, 0.6])), Numbers(np.array([0.6, 0.7]))
     ask = consistency.of_intervals
-    assert ask(point, {"effect": around}, {"effect": "percentile"}, {"effect": around}, 200) == (
-        (), (),
-    )  # fmt: skip
-    found, notes = ask(point, {"effect": beside}, {"effect": "percentile"}, {}, 0)
+    assert ask(point, around, kinds, around, 200) == ((), ())
+    found, notes = ask(point, beside, kinds, none, 0)
     assert found == ()
     assert "does not hold the estimate" in notes[0]
-    found, _ = ask(point, {}, {}, {"effect": beside}, 200)
+    found, _ = ask(point, none, none, beside, 200)
     assert found == ("the average effect lies outside the range of all 200 resamples",)
-    assert ask(point, {}, {}, {"effect": beside}, 199) == ((), ())
+    assert ask(point, none, none, beside, 199) == ((), ())
 
 
 def test_contradictions_of_latent_classes_are_failures_too(monkeypatch):

@@ -16,8 +16,8 @@ ROOMS = [
     "remarks", "status", "arguments", "tables", "columns", "reading", "categories", "arms",
     "clusters", "coding", "redundancy", "solvers", "report", "data", "features", "moments",
     "mixture", "hierarchy", "estimators", "populations", "inference", "latent_classes",
-    "estimates", "summary", "result", "units", "plan", "diagnose", "uncertainty", "consistency",
-    "checks", "fit", "study", "demo", "doctor", "cli", "__main__",
+    "estimates", "summary", "result", "units", "options", "plan", "diagnose",
+    "uncertainty", "consistency", "checks", "fit", "study", "demo", "doctor", "cli", "__main__",
 ]  # fmt: skip
 
 

@@ -10,7 +10,9 @@ import scipy.stats
 
 import jaxmix as jm
 from jaxmix import InputError, uncertainty
+from jaxmix.estimators.base import Fitted, Numbers
 from jaxmix.inference import drawing, intervals, resampling
+from jaxmix.options import Options
 from tests import oracles
 from tests.helpers import block, causal_data, linear_rows
 
@@ -254,26 +256,27 @@ def test_errors_within_resamples_are_those_of_a_sample_of_the_observed_size(data
 class Arms:
     """Arms in the place of classes: quick to compile."""
 
-    def __call__(self, moments):
+    def __call__(self, moments, *, key=None, near=None):
         shares = moments.arm_probabilities
         effects = moments.y_by_arm / shares
-        numbers = {"effect": effects.sum(), "means": effects, "naive": effects[1] - effects[0]}
-        numbers |= {"shares": shares, "effects": effects, "harmed": shares[0]}
-        numbers |= {"cumulative": shares[:1], "spread": effects.std()}
-        return numbers | {"profile": jnp.stack([effects, shares]), "status": jnp.int32(0)}
+        numbers = Numbers(
+            effects.sum(), effects, effects[1] - effects[0], shares, effects, shares[:1],
+            effects.std(), shares[0],
+        )  # fmt: skip
+        return Fitted(numbers, jnp.int32(0), {}, jnp.stack([effects, shares]))
 
 
 def test_errors_within_resamples_follow_their_classes(data):
     """Where classes of the estimate come in the other order, all that is matched is turned."""
     views = jm.features.encode(data)
     point = jax.tree.map(np.asarray, Arms()(jm.moments.from_rows(views)))
-    turned = dict(point, profile=point["profile"][:, ::-1])
-    settings = uncertainty.Settings(40, 0.9, 0, "studentized", None, None, None)
-    (draws, errors, tally), (other, other_errors, _) = (
-        uncertainty._resample(Arms(), views, reference, {}, settings, None)
+    turned = point._replace(looks=point.looks[:, ::-1])
+    options = Options.of(num_resamples=40, confidence=0.9, interval="studentized")
+    (draws, errors, resamples), (other, other_errors, _) = (
+        uncertainty.resample(Arms(), views, reference, options, None)
         for reference in (point, turned)
     )
-    assert tally["resampling"] == "multinomial"
+    assert resamples.resampling == "multinomial"
     assert errors["effects"].shape == (40, 2)
     for name in ("shares", "effects"):
         np.testing.assert_array_equal(other[name], draws[name][:, ::-1])

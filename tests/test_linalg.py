@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import jaxmix as jm
-from jaxmix.solvers import linalg
+from jaxmix.solvers import linalg, spectra
 
 
 def matrix(seed, m, d, rank=None):
@@ -134,7 +134,7 @@ def test_dominant_subspace(m, d, rank, exact):
         return v.T @ v
 
     def of(b):
-        basis = linalg.dominant_subspace(b, rank).basis
+        basis = spectra.dominant_subspace(b, rank).basis
         return basis @ basis.T
 
     np.testing.assert_allclose(of(jnp.asarray(a)), projector(a), atol=1e-10)
@@ -144,7 +144,7 @@ def test_dominant_subspace(m, d, rank, exact):
 
 def test_left_eigen():
     a = matrix(12, 4, 4)
-    values, vectors = linalg.left_eigen(jnp.asarray(a))
+    values, vectors = spectra.left_eigen(jnp.asarray(a))
     np.testing.assert_allclose(vectors @ a, values[:, None] * vectors, atol=1e-12)
     np.testing.assert_allclose(
         np.sort_complex(values), np.sort_complex(np.linalg.eigvals(a)), atol=1e-12
@@ -155,7 +155,7 @@ def test_left_eigen_derivative_of_a_gauge_free_function():
     a, direction = np.diag([1.0, 2.0, 4.0]) + 0.3 * matrix(13, 3, 3), matrix(14, 3, 3)
 
     def of(b):
-        values, vectors = linalg.left_eigen(b)
+        values, vectors = spectra.left_eigen(b)
         scaled = vectors / vectors.sum(1, keepdims=True)
         order = jnp.argsort(values.real)
         return jnp.concatenate([values[order, None], scaled[order]], axis=1).real
@@ -214,9 +214,9 @@ def test_of_two_equal_singular_values_neither_is_the_one_to_drop():
     assert linalg.pinv(tied, 2).deficient
     assert not linalg.pinv(tied, 1).deficient
     assert not linalg.pinv(tied, 3).deficient
-    assert linalg.dominant_subspace(tied, 2).ambiguous
-    assert not linalg.dominant_subspace(tied, 1).ambiguous
-    assert not linalg.dominant_subspace(tied, 3).ambiguous
+    assert spectra.dominant_subspace(tied, 2).ambiguous
+    assert not spectra.dominant_subspace(tied, 1).ambiguous
+    assert not spectra.dominant_subspace(tied, 3).ambiguous
     # Four rows of z and x in one arm: a permutation, any two of whose directions fit as well.
     cells = np.array([[[5, 5, 1], [1, 0, 2], [0, 3, 0]], [[2, 0, 0], [0, 0, 1], [0, 1, 0]]])
     cells = jnp.asarray(np.stack([cells, cells], -1), float)

@@ -21,10 +21,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmix import Status
+from jaxmix.estimators.registry import Factorization
 from jaxmix.features import Views
 from jaxmix.inference import asymptotic, numbers, profile, resampling
 from jaxmix.moments import from_rows
-from jaxmix.plan import Estimator
 
 DESIGNS = ("random", "weights", "clusters")
 ROWS, CLUSTER, BLOCK, RESAMPLES = 4_000, 20, 25, 200
@@ -85,38 +85,38 @@ def draw(rng: np.random.Generator, design: str) -> Views:
 @functools.cache
 def examine(design: str, estimand: str) -> Any:
     """Return the function from a batch of samples to estimates and intervals."""
-    estimator = Estimator(3, "factorization", 2, "by_arm", estimand, "higher")
+    estimator = Factorization(2, 3, estimand, thorough=True)
 
-    def part(moments: Any, **context: Any) -> dict[str, jax.Array]:
-        out = estimator.at_optimum()(moments, **context)
-        return {name: out[name] for name in NUMBERS}
+    def part(moments: Any, near: Any) -> dict[str, jax.Array]:
+        found = estimator.at_optimum()(moments, near=near).numbers
+        return {name: getattr(found, name) for name in NUMBERS}
 
     def one(views: Views, key: jax.Array) -> dict[str, Any]:
         point = estimator(from_rows(views), key=key)
-        start, flat = point["stats"]["start"], point["stats"]["flat"]
-        statistic = functools.partial(part, start=start, flat=flat)
+        near = point.optimum
+        statistic = functools.partial(part, near=near)
         errors = asymptotic.standard_errors(statistic, views)
         moments = from_rows(views)
         inflation = None
         if design != "random":
             own = numbers.Errors(*(errors[name] for name in NUMBERS))
-            inflation = numbers.design_effects(moments, 2, start, own, estimand=estimand)
-        ends = profile.intervals(moments, 2, start, estimand=estimand, inflation=inflation)
+            inflation = numbers.design_effects(moments, 2, near.start, own, estimand=estimand)
+        ends = profile.intervals(moments, 2, near.start, estimand=estimand, inflation=inflation)
 
         def again(moments: Any) -> tuple[dict[str, jax.Array], jax.Array]:
-            out = estimator(moments, key=key, start=start)
-            return {name: out[name] for name in SHOWN}, out["profile"]
+            out = estimator(moments, key=key, near=near)
+            return {name: getattr(out.numbers, name) for name in SHOWN}, out.looks
 
         drawn, looks = resampling.bootstrap(
             again, views, key=jax.random.fold_in(key, 1), num_resamples=RESAMPLES,
             kind="bayesian", chunk_size=RESAMPLES,
         )  # fmt: skip
-        order, _ = jax.vmap(resampling.align, (0, None))(looks, point["profile"])
+        order, _ = jax.vmap(resampling.align, (0, None))(looks, point.looks)
         for name in ("shares", "effects"):
             drawn[name] = jnp.take_along_axis(drawn[name], order, axis=1)
         return {
-            "status": point["status"], "zero": point["stats"]["num_zero"],
-            "point": {name: point[name] for name in SHOWN},
+            "status": point.status, "zero": point.stats["num_zero"],
+            "point": {name: getattr(point.numbers, name) for name in SHOWN},
             "se": {name: errors[name] for name in SHOWN},
             "profile": {name: getattr(ends, name) for name in SHOWN},
             "percentile": {

@@ -29,6 +29,7 @@ from experiments.verdicts import consistency_plain
 from experiments.verdicts.random_tables import (
     CHUNK,
     MISSED,
+    SAID,
     SHAPE,
     Tally,
     chunks,
@@ -169,10 +170,11 @@ class _Examination:
             "at its optimum = found", ~(gap_of(same_numbers, self.found) < 1e-12), self.usable
         )
         sized = finite(errors)
-        self.count("identified, errors exist", ~sized, self.regular)
+        # At the end of a ridge the system of the derivatives is singular, and `fit` says so.
+        self.count(f"{SAID} no errors by differentiation", ~sized, self.regular)
         if self.k == 2:
             one, two = errors["shares"].T
-            same = np.abs(one - two) < 1e-6 * np.maximum(one, two) + 1e-12
+            same = np.abs(one - two) < 1e-5 * np.maximum(one, two) + 1e-12
             self.count("two shares have one error", ~same, self.regular & sized)
         way = rng.normal(size=self.batch.shape) * np.sqrt(self.batch) * DIFFERENCE
         ends = [self.run["near"](self.cells + s * way, self.start, self.keys) for s in (1, -1)]

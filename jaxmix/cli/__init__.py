@@ -35,13 +35,14 @@ from jaxmix.cli.common import (
     file_argument,
     file_option,
     names,
+    option,
     report,
 )
 from jaxmix.cli.streams import careful_streams
 from jaxmix.data import WEIGHT_KINDS, read
 from jaxmix.doctor import known_trouble
 from jaxmix.fit import fit
-from jaxmix.plan import CHOICES
+from jaxmix.options import OPTIONS
 from jaxmix.report import files
 from jaxmix.report.progress import fit_progress
 from jaxmix.status import InputError, UnknownColumn
@@ -164,29 +165,17 @@ def fit_command(
     encoding: Annotated[
         str | None, typer.Option("--encoding", metavar="NAME", help="Encoding of a csv file.")
     ] = None,
-    classes: Annotated[
-        str | None, typer.Option("--classes", help="Number of hidden classes, or auto.")
-    ] = None,
-    level: Annotated[str, typer.Option("--level", help="auto, 2, 3 or 4.")] = "auto",
-    method: Annotated[
-        str, typer.Option("--method", help="auto, bridge, synthetic, spectral or factorization.")
-    ] = "auto",
-    bridge: Annotated[str, typer.Option("--bridge", help="by_arm or pooled.")] = "by_arm",
-    estimand: Annotated[str, typer.Option("--estimand", help="ATE or ATT.")] = "ATE",
-    better: Annotated[
-        str, typer.Option("--better", help="Which outcome is good: higher or lower.")
-    ] = "higher",
-    resamples: Resamples = 1000,
-    confidence: Confidence = 0.95,
-    interval: Annotated[
-        str, typer.Option("--interval", help=", ".join(CHOICES["interval"]) + ".")
-    ] = "auto",
-    resampling: Annotated[
-        str | None, typer.Option("--resampling", help="multinomial, poisson or bayesian.")
-    ] = None,
-    strata: Annotated[
-        str | None, typer.Option("--strata", help="arm: resample within treatment arms.")
-    ] = None,
+    classes: Annotated[str | None, option("num_classes")] = None,
+    level: Annotated[str, option("level")] = OPTIONS["level"].default,
+    method: Annotated[str, option("method")] = OPTIONS["method"].default,
+    bridge: Annotated[str, option("bridge")] = OPTIONS["bridge"].default,
+    estimand: Annotated[str, option("estimand")] = OPTIONS["estimand"].default,
+    better: Annotated[str, option("better")] = OPTIONS["better"].default,
+    resamples: Resamples = OPTIONS["num_resamples"].default,
+    confidence: Confidence = OPTIONS["confidence"].default,
+    interval: Annotated[str, option("interval")] = OPTIONS["interval"].default,
+    resampling: Annotated[str | None, option("resampling")] = None,
+    strata: Annotated[str | None, option("strata")] = None,
     graph: Annotated[
         pathlib.Path | None,
         file_option(
@@ -195,12 +184,8 @@ def fit_command(
             words="Causal graph of the columns: declares the level.",
         ),
     ] = None,
-    checks: Annotated[
-        bool, typer.Option(help="Further tests and sensitivity bounds of levels 2 and 3.")
-    ] = True,
-    edge: Annotated[
-        str, typer.Option("--edge", help="What the bounds allow: x_to_y or z_to_y.")
-    ] = "x_to_y",
+    checks: Annotated[bool, typer.Option(help=OPTIONS["checks"].help)] = True,
+    edge: Annotated[str, option("edge")] = OPTIONS["edge"].default,
     sensitivity_plot: Annotated[
         pathlib.Path | None,
         file_option(
@@ -209,7 +194,7 @@ def fit_command(
             words="Draw effects against that strength.",
         ),
     ] = None,
-    seed: Seed = 0,
+    seed: Seed = OPTIONS["seed"].default,
     json: Json = None,
     plot: Plot = None,
 ) -> int:

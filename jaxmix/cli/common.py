@@ -10,12 +10,19 @@ from typing import Annotated, Any
 
 import typer
 
+from jaxmix.options import OPTIONS
 from jaxmix.report.files import check_outputs, expand, write_whole
 from jaxmix.report.plots import ForestRow, figure_class
 from jaxmix.result import Result
 from jaxmix.status import InputError
 
 _FORMATS = ("png", "pdf", "svg")
+
+
+def option(name: str) -> Any:
+    """Return an option of `jaxmix.fit` as the command line has it."""
+    own = OPTIONS[name]
+    return typer.Option(own.flag or f"--{name}", help=own.help)
 
 
 def file_option(*names: str, metavar: str, words: str) -> Any:
@@ -40,14 +47,12 @@ Plot = Annotated[
     pathlib.Path | None,
     file_option("--plot", metavar="OUT.png", words="Draw the effects (png, pdf or svg)."),
 ]
-Resamples = Annotated[
-    int, typer.Option("--resamples", help="Bootstrap resamples; 0 for influence functions.")
-]
-Confidence = Annotated[float, typer.Option("--confidence", help="Confidence of the intervals.")]
+Resamples = Annotated[int, option("num_resamples")]
+Confidence = Annotated[float, option("confidence")]
 Z = typer.Option("--z", metavar="NAMES", help="Treatment-side proxies: z1,z2; repeatable.")
 X = typer.Option("--x", metavar="NAMES", help="Outcome-side proxies: x1,x2; repeatable.")
 Covariates = typer.Option("--covariates", metavar="NAMES", help="To adjust for: a,b; repeatable.")
-Seed = Annotated[int, typer.Option("--seed", help="Seed of the resamples.")]
+Seed = Annotated[int, option("seed")]
 
 
 def names(

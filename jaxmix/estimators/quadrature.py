@@ -15,7 +15,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float
 
 from jaxmix.mixture import EffectLaw
-from jaxmix.solvers.linalg import inverse, left_eigen
+from jaxmix.solvers.linalg import inverse
+from jaxmix.solvers.spectra import left_eigen
 from jaxmix.status import Status, settle, where, worst
 
 

@@ -7,8 +7,9 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
+from jaxmix.estimators.registry import METHODS
 from jaxmix.inference import intervals as intervals_
-from jaxmix.study.methods import METHODS, Chosen
+from jaxmix.study.methods import Chosen
 from jaxmix.study.source import Source, check_among, check_keys, check_type, suggest
 
 INTERVALS = ("delta", "profile", "bootstrap", *intervals_.KINDS)

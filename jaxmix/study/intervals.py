@@ -12,8 +12,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxmix import moments as moments_
-from jaxmix.estimators import factorization
 from jaxmix.estimators.optimum import counts_of
+from jaxmix.estimators.registry import Factorization
 from jaxmix.inference import profile
 from jaxmix.inference.asymptotic import delta_covariance
 from jaxmix.inference.drawing import Units
@@ -56,12 +56,13 @@ def by_profile(
     chosen: Chosen, moments: Moments, k: int, estimate: Estimated, key: Array, intervals: Intervals
 ) -> Spread:
     """Return profile-likelihood intervals; as standard error their half width over z."""
-    options = dict(chosen.options)
-    law = factorization.effect_law(moments, k, key=key, **options)
+    own = chosen.estimator(k)
+    assert isinstance(own, Factorization)
+    near = own(moments, key=key).optimum
+    assert near is not None
     found = profile.intervals(
-        moments, k, law.stats["start"],
-        level=options.get("level", 3), confidence=intervals.confidence,
-    )  # fmt: skip
+        moments, k, near.start, level=own.level, confidence=intervals.confidence
+    )
     ends = jnp.concatenate([found.effect[None], found.effects, found.shares])
     lower, upper = ends[:, 0], ends[:, 1]
     z = NormalDist().inv_cdf(0.5 + intervals.confidence / 2)

@@ -12,8 +12,9 @@ from typing import Any
 import jax
 from jaxtyping import Array
 
+from jaxmix.estimators.registry import METHODS
 from jaxmix.populations import KINDS, DiscretePopulation
-from jaxmix.study.methods import METHODS, Chosen
+from jaxmix.study.methods import Chosen
 from jaxmix.study.source import Source, check_type, suggest
 
 SEED = "population_seed"
