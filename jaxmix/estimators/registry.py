@@ -298,6 +298,9 @@ class Method:
         Whether the number of classes is at most the features of the smaller view.
     differentiable
         Whether intervals by derivatives exist.
+    version
+        Which of its solvers this is: counted up when its numbers change, so that a study never
+        mixes tables of two solvers.
     """
 
     estimator: type[Estimator]
@@ -306,6 +309,7 @@ class Method:
     needs_table: bool = False
     needs_rank: bool = False
     differentiable: bool = True
+    version: int = 1
 
     def make(self, num_classes: int, options: Mapping[str, Any]) -> Estimator:
         """Return the estimator with the options of a study.
@@ -324,14 +328,16 @@ _SEARCH = {"num_starts": int, "max_steps": int, "tolerance": float}
 _ENTRIES = (
     Method(DifferenceInMeans),
     Method(RegressionAdjustment, needs_table=True),
-    Method(Bridge, (4,), {"truncate": bool}, needs_rank=True),
-    Method(Synthetic, (3,), {"quadrature": tuple(QUADRATURES)}, needs_rank=True),
+    # Version 2: singular systems by their scale, equal singular values refused.
+    Method(Bridge, (4,), {"truncate": bool}, needs_rank=True, version=2),
+    Method(Synthetic, (3,), {"quadrature": tuple(QUADRATURES)}, needs_rank=True, version=2),
     Method(PublishedSynthetic, needs_rank=True),
-    Method(Spectral, (3,), needs_rank=True),
+    Method(Spectral, (3,), needs_rank=True, version=2),
     Method(
         Factorization,
         (2, 3),
         {"level": (2, 3), "loss": factorization.LOSSES, "num_starts": int, "max_steps": int},
+        version=2,  # the optimum to the precision of its derivatives, probabilities set to 0
     ),
     Method(NonnegativeParafac, (), _SEARCH, needs_table=True, differentiable=False),
     Method(ExpectationMaximization, (), _SEARCH, needs_table=True, differentiable=False),

@@ -69,7 +69,7 @@ def status_command(config: ConfigPath, out: Out = None, set_: Set = None) -> int
     times = store.manifest()["cells"] if store.manifest_path.is_file() else {}
     rows = []
     for cell in store.config.cells:
-        own = times.get(cell.hash, {})
+        own = times.get(store.name_of(cell), {})
         state = "done" if store.is_done(cell) else "missing"
         rows.append((
             cell.label, state, number(own.get("seconds"), 3),

@@ -12,6 +12,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from jaxmix.estimators.registry import METHODS
 from jaxmix.status import InputError
 from jaxmix.study.choices import (
     Intervals,
@@ -69,7 +70,10 @@ class Cell:
     draw_hash
         Of what determines the data sets: population, rows and seed.
     hash
-        Of what determines the replicate table: that, the estimators, and how many replicates.
+        Of what determines the replicate table: that, the estimators with the versions of their
+        solvers, and how many replicates.
+    hash_before
+        The same without versions, as tables were named that the first solvers made.
     """
 
     factors: tuple[tuple[str, Any], ...]
@@ -78,6 +82,7 @@ class Cell:
     num_classes: int
     draw_hash: str
     hash: str
+    hash_before: str
 
     @property
     def label(self) -> str:
@@ -302,7 +307,12 @@ def _cell(
         "dtype": jnp.zeros(()).dtype.name,
     }
     columns = tuple((_column(name), value) for name, value in factors.items())
-    return Cell(columns, population, num_rows, k, _hash(drawn), _hash(stored))
+    versions = {chosen.label: METHODS[chosen.method].version for chosen in estimators}
+    later = {label: version for label, version in versions.items() if version > 1}
+    before = _hash(stored)
+    # What the first solvers still make keeps its name.
+    own = _hash(stored | {"solvers": later}) if later else before
+    return Cell(columns, population, num_rows, k, _hash(drawn), own, before)
 
 
 def _alike(values: list[Any]) -> list[Any]:

@@ -59,6 +59,16 @@ class Store:
     def __init__(self, folder: pathlib.Path, config: Config) -> None:
         self.folder = folder
         self.config = config
+        self._made_before = self._is_made_before()
+
+    def _is_made_before(self) -> bool:
+        """Whether the tables are of earlier solvers: they are read, and none is added to them."""
+        cells = self.config.cells
+        earlier = {cell.hash_before for cell in cells} - {cell.hash for cell in cells}
+        content = self._content() if earlier else None
+        planned = set(content["planned"]) if content and _is_manifest(content) else set()
+        tables = {path.stem for path in self.folder.glob("replicates/*.parquet")}
+        return bool(earlier & (planned | tables))
 
     @property
     def manifest_path(self) -> pathlib.Path:
@@ -70,9 +80,13 @@ class Store:
         """Where the summary is."""
         return self.folder / "summary.csv"
 
+    def name_of(self, cell: Cell) -> str:
+        """Return the name of a cell in this folder."""
+        return cell.hash_before if self._made_before else cell.hash
+
     def table_path(self, cell: Cell) -> pathlib.Path:
         """Where the replicates of a cell are."""
-        return self.folder / "replicates" / f"{cell.hash}.parquet"
+        return self.folder / "replicates" / f"{self.name_of(cell)}.parquet"
 
     def is_done(self, cell: Cell) -> bool:
         """Whether a cell is complete."""
@@ -109,7 +123,7 @@ class Store:
                 f"the folder {str(self.folder)!r} holds the study {before['name']!r}, not "
                 f"{self.config.name!r}; name another folder by --out"
             )
-        known = {cell.hash for cell in self.config.cells}
+        known = {name for cell in self.config.cells for name in (cell.hash, cell.hash_before)}
         strange = set(before["planned"]) - known
         if strange:
             raise InputError(
@@ -147,8 +161,20 @@ class Store:
                     raise ValueError(f"it has no column {sorted(missing)[0]!r}")
 
     def open(self) -> None:
-        """Make the folder and note down what runs."""
+        """Make the folder and note down what runs.
+
+        Raises
+        ------
+        InputError
+            As `check`; and for tables that earlier solvers made, which are not mixed with new ones.
+        """
         self.check()
+        if self._made_before:
+            raise InputError(
+                f"the folder {str(self.folder)!r} holds tables that an earlier version of an "
+                f"estimator of {self.config.name!r} made; they can be summarized and drawn, and "
+                "are not added to: name another folder by --out"
+            )
         try:
             (self.folder / "replicates").mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -169,10 +195,7 @@ class Store:
 
     def manifest(self) -> dict[str, Any]:
         """Read the manifest."""
-        try:
-            content = json.loads(self.manifest_path.read_text())
-        except (OSError, ValueError):
-            content = None
+        content = self._content()
         if not _is_manifest(content):
             raise InputError(
                 f"{str(self.manifest_path)!r} is no manifest of a study, or is cut short; if this "
@@ -181,6 +204,13 @@ class Store:
             )
         manifest: dict[str, Any] = content
         return manifest
+
+    def _content(self) -> Any:
+        """Return what the manifest holds; None where there is none, or no JSON."""
+        try:
+            return json.loads(self.manifest_path.read_text())
+        except (OSError, ValueError):
+            return None
 
     def note(self, cell: Cell, seconds: float) -> None:
         """Note down how long a cell took, and on what."""

@@ -28,6 +28,7 @@ def differences(new: Any, old: Any, tolerance: float, path: str = "") -> list[st
     numbers = [isinstance(v, int | float) and not isinstance(v, bool) for v in (old, new)]
     if all(numbers):
         same = math.isclose(new, old, rel_tol=tolerance, abs_tol=tolerance)
+        same |= math.isnan(new) and math.isnan(old)
     else:
         same = new == old
     return [] if same else [f"{path}: {old!r} before, {new!r} now"]

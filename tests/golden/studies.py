@@ -12,6 +12,7 @@ from jaxmix import study
 
 HERE = pathlib.Path(__file__).parent / "studies"
 NAMES = ("closed_forms", "factorization", "intervals")
+EARLIER = "factorization_before"  # the folder of an earlier solver, for the second configuration
 
 
 def folder(name: str) -> pathlib.Path:

@@ -7,6 +7,7 @@ import shutil
 
 import pytest
 
+import jaxmix as jm
 from jaxmix import study
 from tests.golden import cases, compare, programs, studies
 
@@ -59,6 +60,25 @@ def test_a_kept_study_is_read(name, tmp_path):
         store.manifest()["cells"]
         == study.Store(studies.folder(name), store.config).manifest()["cells"]
     )
+
+
+def test_tables_of_an_earlier_solver_are_read_and_never_added_to(tmp_path):
+    place = tmp_path / "out"
+    shutil.copytree(studies.folder(studies.EARLIER), place)
+    store = study.Store(place, studies.config("factorization"))
+    assert store.num_done() == len(store.config.cells) == 1
+    before = studies.summary(place)
+    (place / "summary.csv").unlink()
+    study.summarise(store)
+    assert studies.summary(place) == before
+    files = {path: path.read_bytes() for path in place.rglob("*") if path.is_file()}
+    with pytest.raises(jm.InputError, match="an earlier version of an estimator") as error:
+        study.run(store.config, place)
+    assert "--out" in str(error.value)
+    assert {path: path.read_bytes() for path in place.rglob("*") if path.is_file()} == files
+    (place / "manifest.json").unlink()  # told by its tables alone, too
+    with pytest.raises(jm.InputError, match="an earlier version of an estimator"):
+        study.run(store.config, place)
 
 
 @pytest.mark.parametrize("name", studies.NAMES)
