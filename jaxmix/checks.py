@@ -110,8 +110,7 @@ def checks(
         )
         spectra = float(jnp.mean(drawn))
     reason = sensitivity.does_not_apply(moments)
-    if not reason and not views.is_random_sample:
-        reason = "sensitivity bounds are for a random sample, without clusters or sampling weights"
+    reason = reason or views.design.against_bounds()
     if level == 2:
         reason = "sensitivity bounds are level 3's bounds; fit level 3 to see them"
     if not reason and estimator.estimand == "ATT":

@@ -166,8 +166,7 @@ def _test_of_fit(
         level=estimator.level,
         symbol=symbol,
         rows_per_cell=rows_per_cell,
-        weighted=data.weight is not None,
-        clustered=views.num_clusters > 0,
+        design=views.design,
     )
 
 

@@ -15,6 +15,7 @@ from jaxmix import arguments, redundancy
 from jaxmix.coding import Features, cell_features, check_varies, exponent, indicators, linear
 from jaxmix.columns import Column, label
 from jaxmix.data import CausalData
+from jaxmix.sample.design import Design
 from jaxmix.status import InputError
 
 MAX_CELLS = 64
@@ -87,14 +88,10 @@ class Views:
         return self.num_shared == 0 and self.onehot_y
 
     @property
-    def is_unweighted(self) -> bool:
-        """Whether no sampling weight differs from the others (looked at on the host)."""
-        return bool(jnp.all(self.weight == self.weight[0]))
-
-    @property
-    def is_random_sample(self) -> bool:
-        """Whether rows are independent and count alike: no clusters, no sampling weights."""
-        return self.num_clusters == 0 and self.is_unweighted
+    def design(self) -> Design:
+        """How the rows were sampled (weights are looked at on the host)."""
+        weighted = not bool(jnp.all(self.weight == self.weight[0]))
+        return Design(weighted, self.num_clusters)
 
     @property
     def max_rank(self) -> int:

@@ -137,11 +137,9 @@ def uncertainty(
             compared, views, point, dataclasses.replace(options, interval="percentile"), key
         )
         usable = Status(int(point.status)).usable
-        # With weights or clusters there is no likelihood proper: its profile, divided by design
-        # effects, takes the place of others where these are too short, at a bound, or on request.
-        wanted = views.is_random_sample or kind == "profile" or _at_a_bound(point)
-        possible = usable and has_likelihood(estimator, views) and options.strata is None
-        if not wanted or not possible:
+        design = dataclasses.replace(views.design, stratified=options.strata is not None)
+        wanted = design.takes_profile(asked=kind == "profile", at_a_bound=_at_a_bound(point))
+        if not (wanted and usable and has_likelihood(estimator, views)):
             return plain
         return _by_profile(estimator, views, numbers, point, options.confidence, plain)
     strata = views.t if options.strata == "arm" else None
@@ -219,7 +217,7 @@ def _by_profile(
     moments = from_rows(views)
     asked = {"level": estimator.level, "estimand": estimator.estimand}
     inflation = None
-    if not views.is_random_sample:
+    if not views.design.is_random:
         errors = errors_of(numbers, views)
         errors = numbers_.Errors(*(errors[name] for name in numbers_.Errors._fields))
         inflation = numbers_.design_effects(moments, k, near.start, errors, **asked)

@@ -105,8 +105,7 @@ def overidentification(
     if form == "pooled":
         views = _with_treatment_shared(views)
     reason = untestable(views.z.shape[1], views.x.shape[1], rank, views.max_rank)
-    if not reason and views.num_clusters:
-        reason = "rows are clustered, and this J is for independent rows"
+    reason = reason or views.design.against_robust_j()
     found = None
     if not reason:
         num_arms = views.num_arms if form == "pooled" or estimand == "ATE" else 1

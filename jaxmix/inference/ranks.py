@@ -152,7 +152,7 @@ def of_views(views: Views, *, num_tests: int | None = None) -> RankTests:
     """
     most = views.max_rank - 1
     num = most if num_tests is None else min(num_tests, most)
-    if views.num_shared == 0 and views.is_random_sample:
+    if views.num_shared == 0 and views.design.is_random:
         return of_table(from_rows(views).zx * views.multiplicity.sum(), num_tests=num)
     return _of_rows(_with_constant(views), num)
 

@@ -148,19 +148,21 @@ def _source(data: Any) -> _Source:
         cells = _checked(data)
         return _Source(None, jnp.asarray(cells), int(cells.sum()), min(cells.shape[1:3]), "")
     n = int(data.multiplicity.sum())
-    num = data.num_arms * data.z.shape[1] * data.x.shape[1] * data.y.shape[1]
-    no_fit, table_of = "", None
-    if not data.is_unweighted:
-        no_fit = "rows carry sampling weights, for which there is no likelihood"
-    elif data.cluster is not None:
-        no_fit = "rows are clustered, and likelihood and J are for independent rows"
-    elif data.num_shared > 1:
-        no_fit = "classes are not fitted beside covariates"
-    elif data.is_table:
+    no_fit = data.design.against_likelihood() or _too_much(data)
+    table_of = None
+    if not no_fit and data.is_table:
         table_of = jnp.round(from_rows(data).tensor * n)
-    elif num > MAX_MOMENTS:
-        no_fit = f"there are {num:,} moments, and more than {MAX_MOMENTS:,} are not weighed"
     return _Source(data, table_of, n, data.max_rank, no_fit)
+
+
+def _too_much(views: Views) -> str:
+    """Return why classes are not fitted to features of these sizes; empty where they are."""
+    if views.num_shared > 1:
+        return "classes are not fitted beside covariates"
+    num = views.num_arms * views.z.shape[1] * views.x.shape[1] * views.y.shape[1]
+    if num > MAX_MOMENTS and not views.is_table:
+        return f"there are {num:,} moments, and more than {MAX_MOMENTS:,} are not weighed"
+    return ""
 
 
 def _checked(counts: Any) -> np.ndarray:

@@ -30,6 +30,7 @@ from jaxmix.inference.range_checks import range_statistic
 from jaxmix.inference.subject import Data, doubt, subject_of, with_covariance
 from jaxmix.inference.verdict import SpecificationTest, Statistic, chi_square, in_words
 from jaxmix.moments import Moments
+from jaxmix.sample.design import Design
 from jaxmix.status import InputError
 
 __all__ = [
@@ -341,8 +342,7 @@ def fit_test(
     level: int,
     symbol: str,
     rows_per_cell: float | None = None,
-    weighted: bool = False,
-    clustered: bool = False,
+    design: Design | None = None,
 ) -> SpecificationTest:
     """Test a level by how well its factorization fits the moments: G^2 of a table, or J.
 
@@ -360,8 +360,8 @@ def fit_test(
         ``"G2"`` or ``"J"``.
     rows_per_cell
         Rows over cells of a table: below 1 the chi-square law of G^2 is not to be trusted.
-    weighted, clustered
-        Whether rows carry sampling weights or clusters, for which there is no such test.
+    design
+        That of the sample (by default random): with weights or clusters there is no such test.
 
     References
     ----------
@@ -374,7 +374,7 @@ def fit_test(
     >>> fit_test(0.0, 0, level=2, symbol="G2").reason
     'the model has as many free parameters as there are free moments, so it fits any data'
     """
-    other = doubt(rows_per_cell, weighted, clustered)
+    other = doubt(rows_per_cell, design or Design())
     found = chi_square(jnp.asarray(statistic), jnp.asarray(df))
     return in_words(found, _FIT_NULLS[level], symbol, _SATURATED, other)
 

@@ -14,6 +14,7 @@ from jaxmix import arguments, features
 from jaxmix.data import CausalData
 from jaxmix.features import Views
 from jaxmix.moments import Moments, from_counts, from_rows
+from jaxmix.sample.design import Design
 from jaxmix.status import InputError
 
 Data = CausalData | Views | Moments | Array | np.ndarray
@@ -83,7 +84,7 @@ def subject_of(data: Data, num_classes: int, level: int, loss: str | None) -> Su
             f"loss is {arguments.told(loss)}: use 'kl' (G2 of a table) or 'gmm' (J of moments)"
         )
     num_classes = arguments.whole("num_classes", num_classes, least=1)
-    weighted = False
+    design = Design()
     if isinstance(data, CausalData):
         if data.covariates and level < 4:
             names = ", ".join(repr(column.name) for column in data.covariates)
@@ -94,7 +95,7 @@ def subject_of(data: Data, num_classes: int, level: int, loss: str | None) -> Su
         features.refuse_copies(table, data)
     source: Views | Moments
     if isinstance(data, Views):
-        weighted = bool(jnp.ptp(data.weight) > 0)
+        design = data.design
         source = _in_default_precision(data)
     elif isinstance(data, Moments):
         source = _in_default_precision(data)
@@ -115,10 +116,7 @@ def subject_of(data: Data, num_classes: int, level: int, loss: str | None) -> Su
         reason = "these are the moments of a population, which has no sampling noise"
         return Subject(source, loss, reason)
     rows_per_cell = float(num_rows) / float(np.prod(_sizes(source)))
-    clustered = isinstance(source, Views) and source.num_clusters > 0
-    return Subject(
-        source, loss, doubt(rows_per_cell if loss == "kl" else None, weighted, clustered)
-    )
+    return Subject(source, loss, doubt(rows_per_cell if loss == "kl" else None, design))
 
 
 def with_covariance(moments: Moments) -> Moments:
@@ -128,11 +126,10 @@ def with_covariance(moments: Moments) -> Moments:
     return moments
 
 
-def doubt(rows_per_cell: float | None, weighted: bool, clustered: bool) -> str:
+def doubt(rows_per_cell: float | None, design: Design) -> str:
     """Return why rows or cells have no chi-square test; empty where they have."""
-    if weighted or clustered:
-        what = "carry sampling weights" if weighted else "are clustered"
-        return f"rows {what}, and this test is for a random sample"
+    if reason := design.against_chi_square():
+        return reason
     if rows_per_cell is not None and rows_per_cell < 1:
         return f"there are {rows_per_cell:.2g} rows per cell, too few for a chi-square law"
     return ""

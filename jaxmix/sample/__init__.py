@@ -1,0 +1,1 @@
+"""What may be known of rows: here their design."""
