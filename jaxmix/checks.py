@@ -15,14 +15,14 @@ from jaxmix.data import CausalData
 from jaxmix.estimates import InfluentialRow
 from jaxmix.estimators import spectral
 from jaxmix.estimators.base import Fitted, LevelEstimator
-from jaxmix.features import Views, distinct
 from jaxmix.inference import resampling, sensitivity, specification
 from jaxmix.inference.asymptotic import largest_changes
 from jaxmix.inference.sensitivity import Sensitivity
 from jaxmix.inference.specification import SpecificationTest
 from jaxmix.inference.subject import MAX_MOMENTS
-from jaxmix.moments import Moments, from_rows
 from jaxmix.options import Options
+from jaxmix.sample.features import Views, distinct
+from jaxmix.sample.moments import Moments, from_rows
 from jaxmix.status import Status
 
 _STRENGTHS = (0.0, 0.05, 0.1, 0.2, 0.4)  # of an edge to the outcome, in units of its range

@@ -16,10 +16,10 @@ import numpy as np
 from jaxmix.estimates import Estimate
 from jaxmix.estimators.base import Fitted, LevelEstimator, Numbers
 from jaxmix.estimators.optimum import counts_of
-from jaxmix.features import Views
 from jaxmix.mixture import Mixture
-from jaxmix.moments import from_rows
 from jaxmix.result import Result
+from jaxmix.sample.features import Views
+from jaxmix.sample.moments import from_rows
 from jaxmix.status import Status
 from jaxmix.uncertainty import Uncertainty, has_likelihood
 

@@ -16,7 +16,6 @@ from jaxmix.estimates import Diagnostics, Resamples
 from jaxmix.estimators.base import Fitted, LevelEstimator, Optimum
 from jaxmix.estimators.bridge import proxy_singular_values, short_of_rank, weakest_direction
 from jaxmix.estimators.registry import Bridge
-from jaxmix.features import Views, copies, nothing_left
 from jaxmix.inference import asymptotic
 from jaxmix.inference.level_tests import left_to_test
 from jaxmix.inference.specification import (
@@ -25,8 +24,9 @@ from jaxmix.inference.specification import (
     fit_test,
     overidentification,
 )
-from jaxmix.moments import Moments, from_rows
 from jaxmix.redundancy import notes_on_copies
+from jaxmix.sample.features import Views, copies, nothing_left
+from jaxmix.sample.moments import Moments, from_rows
 from jaxmix.status import Status
 
 _STARTS = ("log_likelihood", "num_starts", "num_agree", "runner_up", "decrement", "steps")

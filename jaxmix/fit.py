@@ -12,7 +12,7 @@ import numpy as np
 from jax.tree_util import Partial
 from jaxtyping import Array
 
-from jaxmix import arguments, features
+from jaxmix import arguments
 from jaxmix.checks import checks as further_checks
 from jaxmix.checks import influential_rows
 from jaxmix.consistency import examined
@@ -22,7 +22,6 @@ from jaxmix.estimates import Classes, Estimate, PerClass
 from jaxmix.estimators.base import LevelEstimator, Numbers
 from jaxmix.estimators.compared import Compared
 from jaxmix.estimators.registry import Factorization, Spectral, Synthetic
-from jaxmix.features import Views, cell_names, distinct
 from jaxmix.inference import selection
 from jaxmix.inference.bands import LawBands
 from jaxmix.inference.subject import MAX_MOMENTS
@@ -30,6 +29,8 @@ from jaxmix.mixture import EffectLaw, Mixture
 from jaxmix.options import AUTO, Options
 from jaxmix.plan import declare, of_classes, plan
 from jaxmix.result import Result
+from jaxmix.sample import features
+from jaxmix.sample.features import Views, cell_names, distinct
 from jaxmix.status import InputError, Status
 from jaxmix.uncertainty import uncertainty
 from jaxmix.units import of_order_one

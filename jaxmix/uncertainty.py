@@ -17,11 +17,11 @@ from jaxmix.estimates import Resamples
 from jaxmix.estimators.base import Fitted, LevelEstimator, Numbers
 from jaxmix.estimators.compared import Compared
 from jaxmix.estimators.registry import Factorization
-from jaxmix.features import Views
 from jaxmix.inference import intervals, profile, resampling
 from jaxmix.inference import numbers as numbers_
-from jaxmix.moments import Moments, from_rows
 from jaxmix.options import Options
+from jaxmix.sample.features import Views
+from jaxmix.sample.moments import Moments, from_rows
 from jaxmix.status import NO_ESTIMATE, Status
 
 # With errors by differentiation.

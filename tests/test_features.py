@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import jaxmix as jm
 from jaxmix import CausalData, InputError
-from jaxmix.features import MAX_CELLS, distinct, encode
+from jaxmix.sample.features import MAX_CELLS, distinct, encode
 
 N = 240
 

@@ -14,7 +14,7 @@ PACKAGE = pathlib.Path(jaxmix.__file__).parent
 # From the lowest room to the highest; a room imports from those before it, and from itself.
 ROOMS = [
     "remarks", "status", "arguments", "tables", "columns", "reading", "categories", "arms",
-    "clusters", "coding", "redundancy", "solvers", "report", "sample", "data", "features",
+    "clusters", "coding", "redundancy", "solvers", "report", "data", "sample", "features",
     "moments", "mixture", "hierarchy", "estimators", "populations", "inference", "latent_classes",
     "estimates", "summary", "result", "units", "options", "plan", "diagnose",
     "uncertainty", "consistency", "checks", "fit", "study", "demo", "doctor", "cli", "__main__",

@@ -8,7 +8,7 @@ import pytest
 import jaxmix as jm
 from jaxmix import CausalData, InputError, Status, features, redundancy
 from jaxmix.coding import MAX_LEVELS
-from jaxmix.moments import from_rows
+from jaxmix.sample.moments import from_rows
 from tests import oracles
 from tests.helpers import hidden_class_rows
 

@@ -9,8 +9,8 @@ import pytest
 
 import jaxmix as jm
 from jaxmix import Status, bridge
-from jaxmix.features import Views, encode
-from jaxmix.moments import from_rows
+from jaxmix.sample.features import Views, encode
+from jaxmix.sample.moments import from_rows
 from tests import oracles
 from tests.helpers import hidden_class_rows
 

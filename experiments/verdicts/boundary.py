@@ -22,9 +22,9 @@ import numpy as np
 
 from jaxmix import Status
 from jaxmix.estimators.registry import Factorization
-from jaxmix.features import Views
 from jaxmix.inference import asymptotic, numbers, profile, resampling
-from jaxmix.moments import from_rows
+from jaxmix.sample.features import Views
+from jaxmix.sample.moments import from_rows
 
 DESIGNS = ("random", "weights", "clusters")
 ROWS, CLUSTER, BLOCK, RESAMPLES = 4_000, 20, 25, 200

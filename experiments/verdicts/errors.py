@@ -25,7 +25,7 @@ import numpy as np  # noqa: E402
 from jax.tree_util import Partial  # noqa: E402
 
 import jaxmix as jm  # noqa: E402
-from jaxmix.moments import Moments, from_counts, from_rows  # noqa: E402
+from jaxmix.sample.moments import Moments, from_counts, from_rows  # noqa: E402
 
 Task = tuple[Callable[[], Any], Callable[[], Any]]
 

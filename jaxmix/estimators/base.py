@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jaxmix.mixture import EffectLaw, Mixture
-from jaxmix.moments import Moments
+from jaxmix.sample.moments import Moments
 
 
 class Numbers(NamedTuple):

@@ -20,9 +20,9 @@ from jaxmix.estimators import quadrature
 from jaxmix.estimators.bridge import target_x
 from jaxmix.estimators.parafac import em, law_of_means, nn_parafac
 from jaxmix.estimators.synthetic import moment_sequence, outcome_scale, standard_zxy
-from jaxmix.features import Views
 from jaxmix.mixture import EffectLaw, range_status
-from jaxmix.moments import Moments
+from jaxmix.sample.features import Views
+from jaxmix.sample.moments import Moments
 from jaxmix.solvers.linalg import pinv
 from jaxmix.solvers.minimise import damped, minimise
 from jaxmix.status import Status, settle, where, worst

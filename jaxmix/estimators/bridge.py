@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from jaxmix.moments import Moments
+from jaxmix.sample.moments import Moments
 from jaxmix.solvers.linalg import Inverse, Sizes, bordered_pinv, schur_complement
 from jaxmix.status import Solution, Status, settle, where, worst
 

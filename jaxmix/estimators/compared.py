@@ -8,7 +8,7 @@ from jaxtyping import Array
 
 from jaxmix.estimators.base import Fitted, LevelEstimator, Optimum
 from jaxmix.estimators.baselines import difference_in_means
-from jaxmix.moments import Moments
+from jaxmix.sample.moments import Moments
 from jaxmix.status import settle
 
 

@@ -20,14 +20,14 @@ import optax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array
 
-from jaxmix import moments as moments_
 from jaxmix.estimators import least_squares, likelihood, table
 from jaxmix.estimators.least_squares import Layout
 from jaxmix.estimators.optimum import cells_of, mixture_of, moments_value, table_value
 from jaxmix.estimators.settling import SETTLED, settle_down
 from jaxmix.estimators.table import Cells, Factors
 from jaxmix.mixture import EffectLaw, range_status
-from jaxmix.moments import Moments
+from jaxmix.sample import moments as moments_
+from jaxmix.sample.moments import Moments
 from jaxmix.status import Solution, Status, settle, where, worst
 
 LOSSES = ("kl", "gmm", "frobenius")

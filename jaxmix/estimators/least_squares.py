@@ -20,7 +20,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from jaxmix.estimators import spectral
-from jaxmix.moments import Moments
+from jaxmix.sample.moments import Moments
 from jaxmix.solvers.lanes import batched, by_chunks
 from jaxmix.solvers.minimise import Minimum, damped, minimise
 from jaxmix.status import Status

@@ -16,7 +16,6 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxmix import moments
 from jaxmix.estimators import spectral
 from jaxmix.estimators.table import (
     Cells,
@@ -27,6 +26,7 @@ from jaxmix.estimators.table import (
     normalise,
     retract,
 )
+from jaxmix.sample import moments
 from jaxmix.solvers.lanes import batched, by_chunks, where_selected, width
 from jaxmix.solvers.minimise import damped, minimise
 from jaxmix.status import Status

@@ -18,7 +18,7 @@ from jaxmix.estimators import least_squares, table
 from jaxmix.estimators.least_squares import Layout, Profiles, Target
 from jaxmix.estimators.table import Cells, Factors
 from jaxmix.mixture import Mixture
-from jaxmix.moments import Moments
+from jaxmix.sample.moments import Moments
 from jaxmix.solvers.implicit import at_root
 from jaxmix.status import Solution, Status, settle, where
 

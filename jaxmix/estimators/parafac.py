@@ -10,12 +10,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxmix import moments as moments_
 from jaxmix.estimators import likelihood
 from jaxmix.estimators.optimum import counts_of
 from jaxmix.estimators.table import Cells, Factors, deviance, em_step, log_likelihood
 from jaxmix.mixture import EffectLaw
-from jaxmix.moments import Moments
+from jaxmix.sample import moments as moments_
+from jaxmix.sample.moments import Moments
 from jaxmix.status import Status, settle, where, worst
 
 Tensor = Float[Array, "d_z d_x s"]

@@ -14,7 +14,7 @@ from jaxmix.estimators import baselines, bridge, factorization, optimum, spectra
 from jaxmix.estimators.base import Estimator, Fitted, Numbers, Optimum, numbers_of_law
 from jaxmix.estimators.quadrature import METHODS as QUADRATURES
 from jaxmix.mixture import EffectLaw, Mixture
-from jaxmix.moments import Moments
+from jaxmix.sample.moments import Moments
 from jaxmix.status import Status, where
 
 

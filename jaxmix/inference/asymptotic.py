@@ -19,8 +19,8 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int
 
-from jaxmix.features import Views
-from jaxmix.moments import Moments, from_rows
+from jaxmix.sample.features import Views
+from jaxmix.sample.moments import Moments, from_rows
 from jaxmix.solvers.linalg import power_of_two
 
 

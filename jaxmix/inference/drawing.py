@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from jaxmix.features import Views
+from jaxmix.sample.features import Views
 from jaxmix.solvers.sampling import multinomial
 from jaxmix.status import InputError
 

@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxmix.estimators import factorization, least_squares, likelihood, optimum, table
 from jaxmix.estimators.least_squares import Coordinates, Layout, Target
 from jaxmix.estimators.table import Cells, Factors
-from jaxmix.moments import Moments
+from jaxmix.sample.moments import Moments
 from jaxmix.status import Status
 
 _TOLERANCE = 1e-4  # predicted gain at which fits stop, in log-likelihood units

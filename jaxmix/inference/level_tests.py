@@ -18,7 +18,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from jaxmix import moments as moments_
 from jaxmix.estimators.table import Cells, Factors
 from jaxmix.inference.level_fits import (
     TableFit,
@@ -34,7 +33,8 @@ from jaxmix.inference.level_fits import (
     widened,
 )
 from jaxmix.inference.verdict import Statistic, chi_square
-from jaxmix.moments import Moments
+from jaxmix.sample import moments as moments_
+from jaxmix.sample.moments import Moments
 
 
 def fit_statistic(

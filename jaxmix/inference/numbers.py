@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 from jaxmix.estimators import table
 from jaxmix.estimators.optimum import cells_of, mixture_of
 from jaxmix.estimators.table import Cells, Factors
-from jaxmix.moments import Moments
+from jaxmix.sample.moments import Moments
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,12 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from jaxmix import moments as moments_
 from jaxmix.estimators.bridge import arm_inverses
 from jaxmix.estimators.table import Cells
-from jaxmix.features import Views
 from jaxmix.inference.verdict import SpecificationTest, Statistic, chi_square
-from jaxmix.moments import Moments, from_rows
+from jaxmix.sample import moments as moments_
+from jaxmix.sample.features import Views
+from jaxmix.sample.moments import Moments, from_rows
 from jaxmix.solvers.linalg import cutoff, power_of_two
 
 _NULL = "one linear bridge alpha_t . phi_x per arm leaves an outcome residual unrelated to every z"

@@ -24,7 +24,7 @@ from jaxmix.estimators import table
 from jaxmix.estimators.optimum import cells_of, mixture_of
 from jaxmix.estimators.table import Cells, Factors, Pull
 from jaxmix.inference.numbers import Model, limits_of, numbers_of, variances_of
-from jaxmix.moments import Moments
+from jaxmix.sample.moments import Moments
 from jaxmix.solvers.lanes import batched, by_chunks
 from jaxmix.solvers.minimise import damped, minimise
 

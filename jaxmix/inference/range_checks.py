@@ -9,14 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxmix import moments as moments_
 from jaxmix.estimators import spectral, synthetic
 from jaxmix.estimators.bridge import target_x
 from jaxmix.estimators.table import Cells
-from jaxmix.features import Views
 from jaxmix.inference.asymptotic import delta_covariance, standard_errors
 from jaxmix.inference.verdict import SpecificationTest, Statistic
-from jaxmix.moments import Moments, from_rows
+from jaxmix.sample import moments as moments_
+from jaxmix.sample.features import Views
+from jaxmix.sample.moments import Moments, from_rows
 from jaxmix.solvers.linalg import pinv
 from jaxmix.status import Status
 

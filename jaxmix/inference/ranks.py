@@ -16,8 +16,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxmix.estimators.least_squares import CUTOFF
-from jaxmix.features import Views
-from jaxmix.moments import from_rows
+from jaxmix.sample.features import Views
+from jaxmix.sample.moments import from_rows
 from jaxmix.solvers.linalg import cutoff, inverse, schur_complement
 
 _CHUNK_NUMBERS = 1 << 21  # numbers held at once per chunk of rows

@@ -14,12 +14,13 @@ import optax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxmix import arguments, moments
+from jaxmix import arguments
 from jaxmix.data import CausalData
-from jaxmix.features import Views, encode
 from jaxmix.inference.drawing import KINDS, Units, draw_units, rows_of, units_of
 from jaxmix.inference.intervals import acceleration
-from jaxmix.moments import Moments
+from jaxmix.sample import moments
+from jaxmix.sample.features import Views, encode
+from jaxmix.sample.moments import Moments
 from jaxmix.solvers.linalg import power_of_two
 from jaxmix.status import InputError
 

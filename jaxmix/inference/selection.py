@@ -15,11 +15,11 @@ from jax.scipy.stats import chi2
 from jaxmix import arguments
 from jaxmix.data import CausalData
 from jaxmix.estimators.table import Cells
-from jaxmix.features import Views, encode, refuse_copies
 from jaxmix.inference import criteria, ranks
 from jaxmix.inference.choice import Candidate, Context, Selection, decide
 from jaxmix.inference.subject import MAX_MOMENTS
-from jaxmix.moments import from_rows
+from jaxmix.sample.features import Views, encode, refuse_copies
+from jaxmix.sample.moments import from_rows
 from jaxmix.status import InputError
 
 __all__ = ["Candidate", "Selection", "num_classes"]

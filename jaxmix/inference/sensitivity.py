@@ -22,7 +22,7 @@ from jaxmix.inference.extremes import Problem, sweep
 from jaxmix.inference.sensitivity_result import Numbers, Sensitivity
 from jaxmix.inference.strength import EDGES, Parts
 from jaxmix.mixture import Mixture
-from jaxmix.moments import Moments, from_counts
+from jaxmix.sample.moments import Moments, from_counts
 from jaxmix.status import InputError
 
 __all__ = ["Sensitivity", "bounds", "does_not_apply"]

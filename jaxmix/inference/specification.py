@@ -17,7 +17,6 @@ from jaxtyping import Array
 
 from jaxmix import arguments
 from jaxmix.estimators.table import Cells
-from jaxmix.features import Views
 from jaxmix.inference import range_checks
 from jaxmix.inference.level_tests import arms_statistic, fit_statistic, nested_statistic
 from jaxmix.inference.overidentification import (
@@ -29,8 +28,9 @@ from jaxmix.inference.overidentification import (
 from jaxmix.inference.range_checks import range_statistic
 from jaxmix.inference.subject import Data, doubt, subject_of, with_covariance
 from jaxmix.inference.verdict import SpecificationTest, Statistic, chi_square, in_words
-from jaxmix.moments import Moments
 from jaxmix.sample.design import Design
+from jaxmix.sample.features import Views
+from jaxmix.sample.moments import Moments
 from jaxmix.status import InputError
 
 __all__ = [

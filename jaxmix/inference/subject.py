@@ -10,11 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from jaxmix import arguments, features
+from jaxmix import arguments
 from jaxmix.data import CausalData
-from jaxmix.features import Views
-from jaxmix.moments import Moments, from_counts, from_rows
+from jaxmix.sample import features
 from jaxmix.sample.design import Design
+from jaxmix.sample.features import Views
+from jaxmix.sample.moments import Moments, from_counts, from_rows
 from jaxmix.status import InputError
 
 Data = CausalData | Views | Moments | Array | np.ndarray

@@ -14,11 +14,11 @@ import numpy as np
 from jax.scipy.stats import norm
 from jaxtyping import Array, Float, Int
 
-from jaxmix.features import Views
-from jaxmix.moments import Moments, from_rows
 from jaxmix.populations.bounds import EfficiencyBound, check_draw, checked_level
 from jaxmix.populations.gmm import Seconds, covariance_of, gmm_bound, tensor_of
 from jaxmix.populations.population import Population
+from jaxmix.sample.features import Views
+from jaxmix.sample.moments import Moments, from_rows
 
 FAMILIES = ("gaussian", "uniform")
 

@@ -13,9 +13,9 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int
 
-from jaxmix.moments import Moments, from_counts
 from jaxmix.populations.bounds import EfficiencyBound, bound, check_draw, checked_level
 from jaxmix.populations.population import Population
+from jaxmix.sample.moments import Moments, from_counts
 from jaxmix.solvers.sampling import multinomial
 
 

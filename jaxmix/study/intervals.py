@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxmix import moments as moments_
 from jaxmix.estimators.optimum import counts_of
 from jaxmix.estimators.registry import Factorization
 from jaxmix.inference import profile
@@ -19,7 +18,8 @@ from jaxmix.inference.asymptotic import delta_covariance
 from jaxmix.inference.drawing import Units
 from jaxmix.inference.intervals import interval, normal_interval
 from jaxmix.inference.resampling import differentiate
-from jaxmix.moments import Moments
+from jaxmix.sample import moments as moments_
+from jaxmix.sample.moments import Moments
 from jaxmix.solvers.sampling import multinomial
 from jaxmix.status import NO_ESTIMATE
 from jaxmix.study.choices import Intervals

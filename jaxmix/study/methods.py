@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxmix.estimators.base import Estimator, Fitted
 from jaxmix.estimators.registry import METHODS, Synthetic
-from jaxmix.moments import Moments
+from jaxmix.sample.moments import Moments
 
 
 class Estimated(NamedTuple):
