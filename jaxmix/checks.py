@@ -22,7 +22,8 @@ from jaxmix.inference.specification import SpecificationTest
 from jaxmix.inference.subject import MAX_MOMENTS
 from jaxmix.options import Options
 from jaxmix.sample.features import Views, distinct
-from jaxmix.sample.moments import Moments, from_rows
+from jaxmix.sample.moments import Moments
+from jaxmix.sample.sample import Sample
 from jaxmix.status import Status
 
 _STRENGTHS = (0.0, 0.05, 0.1, 0.2, 0.4)  # of an edge to the outcome, in units of its range
@@ -69,7 +70,7 @@ class _Spectrum:
 
 def checks(
     estimator: LevelEstimator,
-    views: Views,
+    sample: Sample,
     point: Fitted,
     options: Options,
     unit: str,
@@ -78,8 +79,8 @@ def checks(
 
     Parameters
     ----------
-    estimator, views, point
-        What was estimated, the rows, and its output on them.
+    estimator, sample, point
+        What was estimated, the sample, and the output on it.
     options
         Those of `jaxmix.fit`: the assumption that the bounds relax, and how to measure.
     unit
@@ -87,7 +88,7 @@ def checks(
     """
     k, level = estimator.num_classes, estimator.level
     assert k is not None
-    moments = from_rows(views)
+    moments, views = sample.moments, sample.views
     tests = {}
     if moments.is_table or moments.tensor.size <= MAX_MOMENTS:
         if level == 2:
@@ -110,7 +111,7 @@ def checks(
         )
         spectra = float(jnp.mean(drawn))
     reason = sensitivity.does_not_apply(moments)
-    reason = reason or views.design.against_bounds()
+    reason = reason or sample.design.against_bounds()
     if level == 2:
         reason = "sensitivity bounds are level 3's bounds; fit level 3 to see them"
     if not reason and estimator.estimand == "ATT":

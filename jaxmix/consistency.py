@@ -18,8 +18,7 @@ from jaxmix.estimators.base import Fitted, LevelEstimator, Numbers
 from jaxmix.estimators.optimum import counts_of
 from jaxmix.mixture import Mixture
 from jaxmix.result import Result
-from jaxmix.sample.features import Views
-from jaxmix.sample.moments import from_rows
+from jaxmix.sample.sample import Sample
 from jaxmix.status import Status
 from jaxmix.uncertainty import Uncertainty, has_likelihood
 
@@ -40,7 +39,7 @@ _DIGITS = 1e-6  # relative disagreement that rounding and tolerances explain
 def examined(
     result: Result,
     estimator: LevelEstimator,
-    views: Views,
+    sample: Sample,
     point: Fitted,
     spread: Uncertainty,
 ) -> Result:
@@ -50,15 +49,15 @@ def examined(
     ----------
     result
         What would be shown.
-    estimator, views, point, spread
-        What was estimated, from which rows, the estimate, and its uncertainty.
+    estimator, sample, point, spread
+        What was estimated, from which sample, the estimate, and its uncertainty.
     """
     if not result.status.usable:
         return result
     cells = None
-    if has_likelihood(estimator, views):
-        cells = np.asarray(counts_of(from_rows(views)))
-    found = of_point(point, np.asarray(views.range_y), cells)
+    if has_likelihood(estimator, sample.views):
+        cells = np.asarray(counts_of(sample.moments))
+    found = of_point(point, np.asarray(sample.moments.range_y), cells)
     others, notes = of_intervals(
         point.numbers, spread.bounds, spread.kinds, spread.extremes, spread.num_usable
     )

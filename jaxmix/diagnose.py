@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from typing import Any
 
 import jax
@@ -16,7 +15,7 @@ from jaxmix.estimates import Diagnostics, Resamples
 from jaxmix.estimators.base import Fitted, LevelEstimator, Optimum
 from jaxmix.estimators.bridge import proxy_singular_values, short_of_rank, weakest_direction
 from jaxmix.estimators.registry import Bridge
-from jaxmix.inference import asymptotic
+from jaxmix.inference.asymptotic import Linearized
 from jaxmix.inference.level_tests import left_to_test
 from jaxmix.inference.specification import (
     SpecificationTest,
@@ -26,7 +25,8 @@ from jaxmix.inference.specification import (
 )
 from jaxmix.redundancy import notes_on_copies
 from jaxmix.sample.features import Views, copies, nothing_left
-from jaxmix.sample.moments import Moments, from_rows
+from jaxmix.sample.moments import Moments
+from jaxmix.sample.sample import Sample
 from jaxmix.status import Status
 
 _STARTS = ("log_likelihood", "num_starts", "num_agree", "runner_up", "decrement", "steps")
@@ -36,24 +36,14 @@ _WEAK = 10.0  # an effective F below this (Staiger, Stock 1997) makes proxies we
 Statistic = jax.tree_util.Partial
 
 
-@functools.partial(jax.jit, static_argnames="covariance")
-def evaluate(statistic: Statistic, views: Views, *, covariance: bool = False) -> Any:
-    """Evaluate a statistic of the moments, with their covariance where it is needed.
+@jax.jit
+def evaluate(statistic: Statistic, moments: Moments) -> Any:
+    """Evaluate a statistic of the moments.
 
     One program per statistic, whatever else is asked of it: a program that also differentiates
     rounds differently, and may end elsewhere where the optimum is flat.
     """
-    return statistic(from_rows(views, covariance=covariance))
-
-
-@functools.partial(jax.jit, static_argnames="name")
-def influence_on(name: str, statistic: Statistic, views: Views) -> Array:
-    """Return the influence of each row on one of the numbers of an estimator."""
-    of = asymptotic.of_multiplicity(statistic, views)
-    return jax.grad(lambda m: getattr(of(m).numbers, name))(views.multiplicity)
-
-
-errors_of = jax.jit(asymptotic.standard_errors)
+    return statistic(moments)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,8 +53,9 @@ class _Weakest:
     estimator: LevelEstimator
     index: int
 
-    def __call__(self, moments: Moments) -> tuple[Array, Array]:
-        return weakest_direction(moments, self.index, form=self.estimator.form)
+    def __call__(self, moments: Moments) -> dict[str, Array]:
+        column, row = weakest_direction(moments, self.index, form=self.estimator.form)
+        return {"column": column, "row": row}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,10 +64,11 @@ class _Contrast:
 
     estimator: LevelEstimator
 
-    def __call__(self, moments: Moments, *, near: Optimum | None = None) -> Array:
+    def __call__(self, moments: Moments, *, near: Optimum | None = None) -> dict[str, Array]:
         own = self.estimator
         other = Bridge(own.num_classes, own.form, own.estimand)
-        return own(moments, near=near).numbers.effect - other(moments).numbers.effect
+        gap = own(moments, near=near).numbers.effect - other(moments).numbers.effect
+        return {"contrast": gap}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,13 +86,15 @@ class _SingularValues:
 def diagnose(
     estimator: LevelEstimator,
     data: CausalData,
-    views: Views,
+    sample: Sample,
     point: Fitted,
     resamples: Resamples,
 ) -> tuple[Diagnostics, bool]:
     """Return the diagnostics, and whether the proxies are weak where they were used."""
     k = estimator.num_classes
-    values, short = map(np.asarray, evaluate(Statistic(_SingularValues(estimator)), views))
+    views = sample.views
+    found = evaluate(Statistic(_SingularValues(estimator)), sample.moments)
+    values, short = map(np.asarray, found)
     used = values.shape[1]
     if k is not None:
         # Where the constant was partialled out it is not among the singular values; one class
@@ -113,8 +107,8 @@ def diagnose(
         relevant = range(1)  # the control arm's bridge is the only one
     strengths = {}
     if used > 0:
-        sides = errors_of(Statistic(_Weakest(estimator, used - 1)), views)
-        noise = np.max([(np.asarray(side) ** 2).sum(1) for side in sides], axis=0)
+        sides = Linearized(Statistic(_Weakest(estimator, used - 1)), sample).standard_errors()
+        noise = np.max([(side**2).sum(1) for side in sides.values()], axis=0)
         for i in relevant:
             value = values[i, used - 1]
             if short[i] or value == 0:
@@ -126,9 +120,9 @@ def diagnose(
     if estimator.level == 4:
         test = overidentification(views, rank=k, form=estimator.form, estimand=estimator.estimand)
     else:
-        test = _test_of_fit(estimator, data, views, stats, point.optimum)
+        test = _test_of_fit(estimator, data, sample, stats, point.optimum)
         if not test.applies and estimator.level == 3:
-            test = _compare_levels(estimator, views, point.optimum)
+            test = _compare_levels(estimator, sample, point.optimum)
     diagnostics = Diagnostics(
         arm_sizes=data.arm_sizes(),
         num_features={"z": views.z.shape[1], "x": views.x.shape[1]},
@@ -148,35 +142,38 @@ def diagnose(
 def _test_of_fit(
     estimator: LevelEstimator,
     data: CausalData,
-    views: Views,
+    sample: Sample,
     stats: dict[str, float],
     near: Optimum | None,
 ) -> SpecificationTest:
     """Test the level by how well the factorization fits, where there is one."""
+    views = sample.views
     symbol = "G2" if "g2" in stats else "J"
     cells = views.num_arms * views.z.shape[1] * views.x.shape[1] * views.y.shape[1]
     rows_per_cell = data.num_rows / cells if symbol == "G2" else None
     df = stats.get("df", 1)
     # The ranks of a large table take their time.
     if rows_per_cell is not None and rows_per_cell >= 1 and near is not None:
-        df = left_to_test(from_rows(views), near.start, level=estimator.level)
+        df = left_to_test(sample.moments, near.start, level=estimator.level)
     return fit_test(
         stats.get(symbol.lower(), np.nan),
         int(df),
         level=estimator.level,
         symbol=symbol,
         rows_per_cell=rows_per_cell,
-        design=views.design,
+        design=sample.design,
     )
 
 
 def _compare_levels(
-    estimator: LevelEstimator, views: Views, near: Optimum | None
+    estimator: LevelEstimator, sample: Sample, near: Optimum | None
 ) -> SpecificationTest:
     """Test level 3 by whether its mean agrees with level 4, which needs less."""
     contrast = Statistic(_Contrast(estimator.at_optimum()), near=near)
-    value, se = (float(f(contrast, views)) for f in (evaluate, errors_of))
-    return contrast_test(value, se, float(views.range_y[1] - views.range_y[0]))
+    value = float(evaluate(contrast, sample.moments)["contrast"])
+    se = float(Linearized(contrast, sample).standard_errors()["contrast"])
+    low, high = sample.moments.range_y
+    return contrast_test(value, se, float(high - low))
 
 
 def warnings_of(

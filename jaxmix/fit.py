@@ -17,7 +17,7 @@ from jaxmix.checks import checks as further_checks
 from jaxmix.checks import influential_rows
 from jaxmix.consistency import examined
 from jaxmix.data import CausalData
-from jaxmix.diagnose import diagnose, evaluate, influence_on, warnings_of
+from jaxmix.diagnose import diagnose, evaluate, warnings_of
 from jaxmix.estimates import Classes, Estimate, PerClass
 from jaxmix.estimators.base import LevelEstimator, Numbers
 from jaxmix.estimators.compared import Compared
@@ -31,8 +31,9 @@ from jaxmix.plan import declare, of_classes, plan
 from jaxmix.result import Result
 from jaxmix.sample import features
 from jaxmix.sample.features import Views, cell_names, distinct
+from jaxmix.sample.sample import Sample
 from jaxmix.status import InputError, Status
-from jaxmix.uncertainty import uncertainty
+from jaxmix.uncertainty import linearized, uncertainty
 from jaxmix.units import of_order_one
 
 _REFINED = (Status.COMPLEX_SPECTRUM, Status.INDEFINITE_MOMENTS, Status.OUT_OF_RANGE)
@@ -169,7 +170,7 @@ def fit(
         for estimator in (headline, beside):
             if estimator is not None:
                 _check_size(estimator, views)
-        run = _Run(data, views, options)
+        run = _Run(data, Sample(views), options)
         result = dataclasses.replace(run.refined(headline), selection=chosen, verdict=verdict)
         result = dataclasses.replace(result, warnings=(*data.notes, *result.warnings))
         if chosen is not None and chosen.thin:
@@ -236,7 +237,7 @@ class _Run:
     """One call's data and options."""
 
     data: CausalData
-    views: Views
+    sample: Sample
     options: Options
 
     def refined(self, estimator: LevelEstimator) -> Result:
@@ -247,7 +248,7 @@ class _Run:
         other = of_classes(
             Factorization.name, estimator.level, estimator.num_classes, estimator.estimand
         )
-        _check_size(other, self.views)
+        _check_size(other, self.sample.views)
         note = (
             f"the {estimator.name} estimate failed ({result.status.name}), and the "
             "factorization stands in its place"
@@ -257,20 +258,22 @@ class _Run:
 
     def fit(self, estimator: LevelEstimator) -> Result:
         """Estimate, with uncertainty and diagnostics."""
-        data, views, options = self.data, self.views, self.options
+        data, sample, options = self.data, self.sample, self.options
         compared, key = Compared.of(estimator, options.better), None
         if estimator.searches:
             # Starts beyond the first; apart from the keys of the resamples.
             key = jax.random.fold_in(jax.random.key(options.seed), 2**31 - 1)
-        weighted = isinstance(estimator, Factorization) and not views.is_table
-        point = evaluate(Partial(compared, key=key), views, covariance=weighted)
+        weighs = isinstance(estimator, Factorization) and not sample.views.is_table
+        moments = sample.weighed_moments if weighs else sample.moments
+        point = evaluate(Partial(compared, key=key), moments)
         near = point.optimum
         point = jax.tree.map(np.asarray, point)._replace(optimum=near)
         numbers = point.numbers
         status = Status(int(point.status))
-        spread = uncertainty(compared, views, point, options, key)
+        linear = linearized(compared, sample, point)
+        spread = uncertainty(linear, compared, point, options, key)
         errors, bounds = spread.errors, spread.bounds
-        diagnostics, weak = diagnose(estimator, data, views, point, spread.resamples)
+        diagnostics, weak = diagnose(estimator, data, sample, point, spread.resamples)
         if weak and status < Status.WEAK_PROXIES:
             status = Status.WEAK_PROXIES
 
@@ -285,8 +288,7 @@ class _Run:
             )
 
         if options.checks:
-            slopes = influence_on("effect", Partial(compared.at_optimum(), near=near), views)
-            rows = influential_rows(data, views, slopes)
+            rows = influential_rows(data, sample.views, linear.influence("effect"))
             diagnostics = dataclasses.replace(diagnostics, influential=rows)
         law = law_se = law_interval = harmed = spread_of_law = bands = checked = None
         if estimator.level < 4:
@@ -301,7 +303,7 @@ class _Run:
             if bands is not None:
                 harmed = harmed._replace(interval=bands.harmed(options.better))
             if options.checks:
-                checked = further_checks(estimator, views, point, options, str(data.outcome.name))
+                checked = further_checks(estimator, sample, point, options, str(data.outcome.name))
                 diagnostics = dataclasses.replace(
                     diagnostics,
                     tests=checked.tests,
@@ -309,7 +311,7 @@ class _Run:
                     gap=checked.gap,
                     condition=checked.condition,
                 )
-        warnings = warnings_of(diagnostics, data, views, point, bool(errors.known()))
+        warnings = warnings_of(diagnostics, data, sample.views, point, bool(errors.known()))
         result = Result(
             treatment=data.treatment,
             control=data.arms[0],
@@ -342,7 +344,7 @@ class _Run:
             diagnostics=diagnostics,
             classes=self._classes(point.mixture),
         )
-        return examined(result, estimator, views, point, spread)
+        return examined(result, estimator, sample, point, spread)
 
     @staticmethod
     def _bands(bounds: Numbers) -> LawBands | None:
@@ -356,7 +358,7 @@ class _Run:
 
     def _classes(self, mixture: Mixture | None) -> Classes | None:
         """Return the classes with the names of their cells, where every view is one-hot."""
-        views = self.views
+        views = self.sample.views
         if mixture is None or not views.is_table:
             return None
         data = distinct(self.data) if views.repeated else self.data

@@ -12,16 +12,17 @@ import numpy as np
 from jax.tree_util import Partial
 from jaxtyping import Array
 
-from jaxmix.diagnose import errors_of
 from jaxmix.estimates import Resamples
 from jaxmix.estimators.base import Fitted, LevelEstimator, Numbers
 from jaxmix.estimators.compared import Compared
 from jaxmix.estimators.registry import Factorization
 from jaxmix.inference import intervals, profile, resampling
 from jaxmix.inference import numbers as numbers_
+from jaxmix.inference.asymptotic import Linearized
 from jaxmix.options import Options
 from jaxmix.sample.features import Views
-from jaxmix.sample.moments import Moments, from_rows
+from jaxmix.sample.moments import Moments
+from jaxmix.sample.sample import Sample
 from jaxmix.status import NO_ESTIMATE, Status
 
 # With errors by differentiation.
@@ -105,19 +106,28 @@ class _Drawn:
 _align = jax.jit(jax.vmap(resampling.align, in_axes=(0, None)))
 
 
+def linearized(compared: Compared, sample: Sample, point: Fitted) -> Linearized:
+    """Return the numbers of an estimate to first order; at the estimate nothing is searched."""
+    return Linearized(Partial(_NumbersOf(compared.at_optimum()), near=point.optimum), sample)
+
+
 def uncertainty(
-    compared: Compared, views: Views, point: Fitted, options: Options, key: Array | None = None
+    linear: Linearized,
+    compared: Compared,
+    point: Fitted,
+    options: Options,
+    key: Array | None = None,
 ) -> Uncertainty:
     """Return standard errors and intervals of an estimate.
 
     Parameters
     ----------
+    linear
+        The numbers of the estimate to first order (`linearized`).
     compared
         What was estimated.
-    views
-        The rows.
     point
-        Its output on them.
+        Its output on the sample.
     options
         How to measure.
     key
@@ -129,26 +139,25 @@ def uncertainty(
         For strata with clusters that lie in several of them.
     """
     kind, estimator = options.interval, compared.estimator
-    # Derivatives at the estimate look for nothing.
-    numbers = Partial(_NumbersOf(compared.at_optimum()), near=point.optimum)
+    sample, views = linear.sample, linear.sample.views
     if kind in ("auto", "profile"):
         # What has no likelihood of its own has percentiles: the bridge, the naive difference.
         plain = uncertainty(
-            compared, views, point, dataclasses.replace(options, interval="percentile"), key
+            linear, compared, point, dataclasses.replace(options, interval="percentile"), key
         )
         usable = Status(int(point.status)).usable
-        design = dataclasses.replace(views.design, stratified=options.strata is not None)
+        design = dataclasses.replace(sample.design, stratified=options.strata is not None)
         wanted = design.takes_profile(asked=kind == "profile", at_a_bound=_at_a_bound(point))
         if not (wanted and usable and has_likelihood(estimator, views)):
             return plain
-        return _by_profile(estimator, views, numbers, point, options.confidence, plain)
+        return _by_profile(estimator, linear, point, options.confidence, plain)
     strata = views.t if options.strata == "arm" else None
     confidence = options.confidence
     if not options.num_resamples:
         if strata is None:
-            errors = _on_host(errors_of(numbers, views))
+            errors = linear.standard_errors()
         else:
-            errors = _on_host(resampling.spread(numbers, views, _NUMBERS, strata)[0])
+            errors = _on_host(resampling.spread(linear.statistic, views, _NUMBERS, strata)[0])
         found = _with_normal(point, errors, confidence, Resamples())
         if _at_a_bound(point):
             # They would be too short by half and more: coverage in docs/verdicts.md.
@@ -171,7 +180,7 @@ def uncertainty(
     se: dict[str, Any] = {}
     skew: dict[str, Any] = {}
     if kind in _CORRECTED:
-        se, skew = _on_host(resampling.spread(numbers, views, _NUMBERS, strata))
+        se, skew = _on_host(resampling.spread(linear.statistic, views, _NUMBERS, strata))
     ends_of = {}
     for name, values in draws.items():
         if name == "harmed":
@@ -204,8 +213,7 @@ def has_likelihood(estimator: LevelEstimator, views: Views) -> bool:
 
 def _by_profile(
     estimator: LevelEstimator,
-    views: Views,
-    numbers: Partial,
+    linear: Linearized,
     point: Fitted,
     confidence: float,
     plain: Uncertainty,
@@ -214,12 +222,11 @@ def _by_profile(
     k, near = estimator.num_classes, point.optimum
     assert k is not None
     assert near is not None
-    moments = from_rows(views)
+    moments = linear.sample.moments
     asked = {"level": estimator.level, "estimand": estimator.estimand}
     inflation = None
-    if not views.design.is_random:
-        errors = errors_of(numbers, views)
-        errors = numbers_.Errors(*(errors[name] for name in numbers_.Errors._fields))
+    if not linear.sample.design.is_random:
+        errors = Numbers(**linear.standard_errors())
         inflation = numbers_.design_effects(moments, k, near.start, errors, **asked)
     found = profile.intervals(
         moments, k, near.start, confidence=confidence, inflation=inflation, **asked
@@ -308,21 +315,20 @@ def resample(
         errors=_NUMBERS if studentized else (),
         progress=options.progress,
     )
-    draws, draws_se = draws if studentized else (draws, {})
-    statuses = np.asarray(draws["status"])
+    draws, draws_se = _on_host(draws if studentized else (draws, {}))
+    statuses = draws["status"]
     usable = ~np.isin(statuses, NO_ESTIMATE)
     ambiguous = np.zeros(len(statuses), bool)
     if "looks" in draws:
-        order, unclear = _align(draws["looks"], point.looks)
+        order, ambiguous = _on_host(_align(draws["looks"], point.looks))
         for values in (draws, draws_se):
             for name in values.keys() & {"shares", "effects"}:
-                values[name] = jnp.take_along_axis(values[name], order, axis=1)
-        draws["cumulative"] = jnp.cumsum(draws["shares"], axis=1)[:, :-1]
+                values[name] = np.take_along_axis(values[name], order, axis=1)
+        draws["cumulative"] = np.cumsum(draws["shares"], axis=1)[:, :-1]
         if "cumulative" in draws_se:
             # Known where the classes of the resample came in the order of the estimate.
-            same = jnp.all(order == jnp.arange(order.shape[1]), axis=1)[:, None]
-            draws_se["cumulative"] = jnp.where(same, draws_se["cumulative"], jnp.nan)
-        ambiguous = np.asarray(unclear)
+            same = np.all(order == np.arange(order.shape[1]), axis=1)[:, None]
+            draws_se["cumulative"] = np.where(same, draws_se["cumulative"], np.nan)
     failed = collections.Counter(Status(int(s)).name for s in statuses[~usable])
     resamples = Resamples(
         num_resamples=options.num_resamples,
@@ -332,7 +338,7 @@ def resample(
         ambiguous=int((ambiguous & usable).sum()),
     )
     kept, kept_se = (
-        {n: np.asarray(v)[usable] for n, v in values.items() if n not in ("status", "looks")}
+        {n: v[usable] for n, v in values.items() if n not in ("status", "looks")}
         for values in (draws, draws_se)
     )
     return kept, kept_se, resamples

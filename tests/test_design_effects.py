@@ -8,6 +8,7 @@ import pytest
 import jaxmix as jm
 from experiments.verdicts import boundary
 from jaxmix import Status
+from jaxmix.estimators.base import Numbers
 from jaxmix.inference import numbers, profile
 from tests.test_consistency import TABLES, data_of
 
@@ -64,10 +65,10 @@ def test_a_random_sample_has_design_effects_of_one():
     sol = jm.factorization.solve(moments, 2, key=jax.random.key(1))
     start = sol.stats["start"]
     plain = profile.intervals(moments, 2, start)
-    errors = numbers.Errors(
-        *((getattr(plain, name)[..., 1] - getattr(plain, name)[..., 0]) / (2 * boundary.Z)
-          for name in numbers.Errors._fields)
-    )  # fmt: skip
+    errors = Numbers(**{
+        name: (getattr(plain, name)[..., 1] - getattr(plain, name)[..., 0]) / (2 * boundary.Z)
+        for name in boundary.NUMBERS
+    })  # fmt: skip
     effects = numbers.design_effects(moments, 2, start, errors)
     np.testing.assert_allclose(effects, 1.0, rtol=0.05)
     double = errors._replace(effect=errors.effect * 2)
@@ -85,8 +86,8 @@ def test_a_number_without_a_variance_takes_the_largest_ratio():
     population = jm.populations.paper_main(zt_strength=0.5)
     moments = jm.moments.from_counts(population.counts(jax.random.key(0), 100_000))
     start = jm.factorization.solve(moments, 2, key=jax.random.key(1)).stats["start"]
-    errors = numbers.Errors(
-        jnp.array(0.01), jnp.full(2, 0.01), jnp.array([jnp.nan, 0.0]), jnp.full(2, 0.01),
+    errors = Numbers(
+        jnp.array(0.01), jnp.full(2, 0.01), None, jnp.array([jnp.nan, 0.0]), jnp.full(2, 0.01),
         jnp.array([0.01]), jnp.array(0.01),
     )  # fmt: skip
     effects = np.asarray(numbers.design_effects(moments, 2, start, errors))

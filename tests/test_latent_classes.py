@@ -264,7 +264,7 @@ def test_a_vanishing_probability_goes_to_zero_in_one_step():
     assert float(moved([[0], [1]], [60.0, 40.0], theta)[3, 0]) == 0
     layout = rows_.Layout(1, (3,), (False,), 1, False)
     data = rows_.Rows(layout.hot(jnp.array([[0], [1]]), None) * 1.0, jnp.array([60.0, 40.0]))
-    settled, decrement = rows_.last_step(theta, data, layout, 1e-4)
+    settled, decrement = rows_.settle_down(theta, data, layout)
     assert float(settled[3, 0]) == 0
     assert float(decrement) < 1e-9  # not the gain of a step far below 0
     wrong = jnp.array([[0.5, 0.5], [1.0, 0.5], [0.0, 0.5]])

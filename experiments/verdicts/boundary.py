@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmix import Status
+from jaxmix.estimators.base import Numbers
 from jaxmix.estimators.registry import Factorization
 from jaxmix.inference import asymptotic, numbers, profile, resampling
 from jaxmix.sample.features import Views
@@ -28,7 +29,7 @@ from jaxmix.sample.moments import from_rows
 
 DESIGNS = ("random", "weights", "clusters")
 ROWS, CLUSTER, BLOCK, RESAMPLES = 4_000, 20, 25, 200
-NUMBERS = numbers.Errors._fields
+NUMBERS = ("effect", "means", "shares", "effects", "cumulative", "spread")
 SHOWN = ("effect", "shares", "effects")
 Z = 1.959964
 
@@ -99,7 +100,7 @@ def examine(design: str, estimand: str) -> Any:
         moments = from_rows(views)
         inflation = None
         if design != "random":
-            own = numbers.Errors(*(errors[name] for name in NUMBERS))
+            own = Numbers(**errors)
             inflation = numbers.design_effects(moments, 2, near.start, own, estimand=estimand)
         ends = profile.intervals(moments, 2, near.start, estimand=estimand, inflation=inflation)
 

@@ -148,9 +148,11 @@ def latent_tables(num: int, seed: int, k: int = 2) -> bool:
         count = functools.partial(_count, tally, counts)
         own = [
             bool(
-                contradictions(_at(sol.value, i), sol.stats["log_likelihood"][i], codes, counts[i])
+                contradictions(
+                    _at(sol.value, i), sol.stats["log_likelihood"][i], codes[row > 0], row[row > 0]
+                )
             )
-            for i in range(len(counts))
+            for i, row in enumerate(counts)
         ]
         count("shares, ranges and log-likelihood", np.array(own), usable)
         count("converged", ~(sol.stats["decrement"] < 1e-4), regular)

@@ -22,7 +22,13 @@ from jaxtyping import Array
 
 from jaxmix.estimators import least_squares, likelihood, table
 from jaxmix.estimators.least_squares import Layout
-from jaxmix.estimators.optimum import cells_of, mixture_of, moments_value, table_value
+from jaxmix.estimators.optimum import (
+    cells_of,
+    mixture_of,
+    moments_value,
+    singular_where,
+    table_value,
+)
 from jaxmix.estimators.settling import SETTLED, settle_down
 from jaxmix.estimators.table import Cells, Factors
 from jaxmix.mixture import EffectLaw, range_status
@@ -33,6 +39,7 @@ from jaxmix.status import Solution, Status, settle, where, worst
 LOSSES = ("kl", "gmm", "frobenius")
 
 _MOMENTS_STARTS = 1
+_DOUBTFUL = 1e-3  # a pivot that leaves it open whether the likelihood is flat
 
 
 @functools.partial(
@@ -194,6 +201,9 @@ def _by_likelihood(
     assert mixture.z_profiles is not None
     missing = jnp.any(mixture.shares * mixture.z_profiles.sum(1) <= 0)
     flat_optimum = (pivot < jnp.sqrt(jnp.finfo(cells.dtype).eps)) | missing
+    # Rounding leaves pivots of 1e-5 where blocks that were eliminated are nearly singular, and a
+    # step along a ridge may end where it is flat though it was not where it began.
+    flat_optimum |= singular_where(fixed, factors, ~flat_optimum & (pivot < _DOUBTFUL))
     optimum = tuple(factors)
     value, factors = table_value(moments, factors, options.level, arm, flat_optimum)
     num_zero = jnp.sum(ravel_pytree(optimum)[0] == 0)

@@ -16,17 +16,18 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jaxmix.estimators.rows import (
+    SETTLED,
     Layout,
     Rows,
     Theta,
     em_step,
-    last_step,
     logs,
     loss,
     newton_step,
     rank_of,
     responsibility,
     retract,
+    settle_down,
 )
 from jaxmix.solvers.implicit import at_root
 from jaxmix.solvers.minimise import damped, minimise
@@ -283,11 +284,7 @@ def solve(
     )
     best = _best(losses, done, tolerance)
     theta, least = thetas[best], losses[best]
-    # The second brings the optimum to the precision that its derivatives need.
-    theta, decrement = jax.lax.fori_loop(
-        0, 2, lambda _, at: last_step(at[0], fixed, layout, tolerance),
-        (theta, jnp.full_like(least, jnp.inf)),
-    )  # fmt: skip
+    theta, decrement = settle_down(theta, fixed, layout)
     rank, num_free = rank_of(theta, fixed, layout, tolerance)
     theta = jax.lax.stop_gradient(theta)
     flat = rank < num_free
@@ -314,7 +311,7 @@ def solve(
         where(jnp.any(theta == 0), Status.BOUNDARY),
         where((tried > 1) & (agree < 2), Status.STARTS_DISAGREE),
         where(flat, Status.NOT_IDENTIFIED),
-        where(~done[best], Status.MAX_STEPS),
+        where(~done[best] | (~flat & ~(decrement < max(tolerance, SETTLED))), Status.MAX_STEPS),
         where(~jnp.isfinite(least), Status.NONFINITE),
     )
     return Solution(_split(theta, layout), settle(status, (theta, log_likelihood)), stats)

@@ -12,14 +12,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array
+from jaxtyping import Array, Bool, Float
 
 from jaxmix.estimators import least_squares, table
 from jaxmix.estimators.least_squares import Layout, Profiles, Target
 from jaxmix.estimators.table import Cells, Factors
 from jaxmix.mixture import Mixture
 from jaxmix.sample.moments import Moments
-from jaxmix.solvers.implicit import at_root
+from jaxmix.solvers.implicit import at_root, is_singular
+from jaxmix.solvers.lanes import batched, where_selected
 from jaxmix.status import Solution, Status, settle, where
 
 
@@ -147,6 +148,27 @@ def _stationarity(shape: tuple[int, ...], k: int) -> Any:
         return jnp.where(vector <= 0, n * vector, slopes)
 
     return residual
+
+
+def _singular_of(
+    cells: Float[Array, "b a d_z d_x d_y"], factors: Factors, doubtful: Bool[Array, " b"]
+) -> Bool[Array, " b"]:
+    residual = _stationarity(cells.shape[1:], factors.B.shape[-1])
+
+    def look(known: Array, cells: Cells, factors: Factors) -> Array:
+        del known
+        return jax.vmap(lambda c, f: is_singular(residual, ravel_pytree(f)[0], (c,)))(
+            cells, factors
+        )
+
+    return where_selected(look, jnp.zeros(len(doubtful), bool), doubtful, cells, factors)
+
+
+singular_where = batched(_singular_of)
+"""From counts, an optimum and whether there is a doubt to whether its likelihood is flat there.
+
+By the system of its derivatives. Under ``vmap`` only the tables in doubt cost anything.
+"""
 
 
 def moments_value(

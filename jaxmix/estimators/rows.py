@@ -24,6 +24,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+SETTLED = 1e-8  # predicted gain whose step leaves an error of its square only
+_MOST_STEPS = 100  # exact ones, of which two are enough as a rule
+_LEAST_DAMPING, _EASE = 1e-8, 16.0  # below it there is none, and how it is changed
 _METRIC_FLOOR = 1e-2  # a probability below this damps no further
 _GONE = 1e-2  # expected rows below which a probability that is falling goes to 0
 _MOST_CELLS = 4096  # tables up to this size are enumerated to judge the rank
@@ -256,23 +259,67 @@ def retract(theta: Theta, direction: Theta, layout: Layout) -> Theta:
     return layout.normalise(jnp.where(moved > jnp.finfo(theta.dtype).eps ** 2, moved, 0.0))
 
 
-def last_step(theta: Theta, rows: Rows, layout: Layout, tolerance: float) -> tuple[Theta, Array]:
-    """Take one last exact step where it helps; return its predicted gain beside theta."""
+class _Settling(NamedTuple):
+    theta: Theta
+    decrement: Array
+    damping: Array
+    going: Bool[Array, ""]
+    steps: Int[Array, ""]
+
+
+def settle_down(theta: Theta, rows: Rows, layout: Layout) -> tuple[Theta, Array]:
+    """Take exact steps until they gain no more; return the last predicted gain beside theta.
+
+    Two are enough as a rule. They are damped where one leads nowhere: a probability on its way to
+    0 makes it too long.
+    """
+
+    def body(state: _Settling) -> _Settling:
+        damping = state.damping
+        theta, decrement, closer = _exact_step(state.theta, rows, damping, layout)
+        eased = jnp.where(damping > _LEAST_DAMPING, damping / _EASE, 0.0)
+        return _Settling(
+            theta,
+            jnp.where(damping == 0, decrement, state.decrement),
+            jnp.where(closer, eased, jnp.maximum(damping, _LEAST_DAMPING) * _EASE),
+            ~(closer & (damping == 0) & (decrement < SETTLED)),
+            state.steps + 1,
+        )
+
+    def going(state: _Settling) -> Bool[Array, ""]:
+        return state.going & (state.steps < _MOST_STEPS)
+
+    zero = jnp.zeros((), theta.dtype)
+    start = _Settling(theta, zero + jnp.inf, zero, jnp.asarray(True), jnp.int32(0))
+    end = jax.lax.while_loop(going, body, start)
+    return end.theta, end.decrement
+
+
+def _exact_step(
+    theta: Theta, rows: Rows, damping: Array, layout: Layout
+) -> tuple[Theta, Array, Bool[Array, ""]]:
+    """Take one exact step where it fits no worse.
+
+    Returns theta, the gain that an undamped step predicts, and whether it fits no worse.
+    """
     local = _local(theta, rows, True, layout)
     free = ~local.bound & ~local.is_reference
     values, vectors = jnp.linalg.eigh(_scaled(local.information, local.scale, free))
-    kept = values > jnp.sqrt(jnp.finfo(theta.dtype).eps)
     along = vectors.T @ jnp.where(free, local.score / local.scale, 0.0)
-    along_step = jnp.where(kept, along / jnp.where(kept, values, 1.0), 0.0)
-    decrement = along @ along_step / 2
-    moves = jnp.where(free, vectors @ along_step / local.scale, 0.0)
+
+    def over(values: Array) -> Array:
+        kept = values > jnp.sqrt(jnp.finfo(theta.dtype).eps)
+        return jnp.where(kept, along / jnp.where(kept, values, 1.0), 0.0)
+
+    decrement = along @ over(values) / 2
+    moves = jnp.where(free, vectors @ over(values + damping) / local.scale, 0.0)
     moved = retract(theta, _spread(moves, local, theta), layout)
     before = loss(theta, rows)
     # The loss is a sum over rows, whose rounding may exceed what the step gains.
     size = 64 * jnp.maximum(1.0, jnp.abs(before)) + 2 * rows.counts.sum()
     noise = jnp.finfo(theta.dtype).eps * size
-    closer = (loss(moved, rows) <= before + noise) & (decrement < tolerance)
-    return jnp.where(closer, moved, theta), decrement
+    closer = loss(moved, rows) <= before + noise
+    return jnp.where(closer, moved, theta), decrement, closer
 
 
 def rank_of(theta: Theta, rows: Rows, layout: Layout, tolerance: float) -> tuple[Array, Array]:

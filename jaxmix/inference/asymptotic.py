@@ -16,12 +16,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int
 
 from jaxmix.sample.features import Views
 from jaxmix.sample.moments import Moments, from_rows
-from jaxmix.solvers.linalg import power_of_two
+from jaxmix.sample.sample import Sample
 
 
 def influence(statistic: Callable[[Moments], Any], views: Views) -> Any:
@@ -129,10 +130,41 @@ def largest_changes(
     return Influential(rows, multiplicity[rows], change[rows])
 
 
+def slopes(statistic: Callable[[Moments], Any], moments: Moments) -> tuple[Any, Moments]:
+    """Return a statistic, and the derivatives of its p numbers with respect to the moments.
+
+    Parameters
+    ----------
+    statistic
+        From `jaxmix.moments.Moments` to a pytree of arrays, differentiable.
+    moments
+        Where to differentiate.
+
+    Returns
+    -------
+    value, slopes
+        The statistic's pytree, and moments with a leading axis of p numbers, in the order of
+        ``ravel_pytree``.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp, jaxmix as jm
+    >>> moments = jm.moments.from_counts(jnp.array([[[[40.0, 10.0]]], [[[20.0, 30.0]]]]))
+    >>> value, found = slopes(lambda m: m.arm_probabilities, moments)
+    >>> value.tolist(), found.tensor.shape
+    ([0.5, 0.5], (2, 2, 1, 1, 2))
+    """
+
+    def flattened(moments: Moments) -> tuple[Array, Any]:
+        value = statistic(moments)
+        return ravel_pytree(value)[0], value
+
+    flat, pullback, value = jax.vjp(flattened, moments, has_aux=True)
+    return value, jax.lax.map(lambda d: pullback(d)[0], jnp.eye(flat.size, dtype=flat.dtype))
+
+
 def standard_errors(statistic: Callable[[Moments], Any], views: Views) -> Any:
     """Return infinitesimal-jackknife standard errors, clusters summed where there are any.
-
-    ``se^2 = sum_i m_i influence_i^2``, or the sum over clusters of the squared sum within.
 
     Parameters
     ----------
@@ -142,25 +174,57 @@ def standard_errors(statistic: Callable[[Moments], Any], views: Views) -> Any:
     Returns
     -------
     pytree
-        The statistic's, each number replaced by its standard error.
+        The statistic's, each number replaced by its standard error; see
+        `jaxmix.sample.sample.Sample.standard_errors`.
     """
-    of = of_multiplicity(statistic, views)
-    flat, pullback, unravel = jax.vjp(
-        lambda m: ravel_pytree(of(m)), views.multiplicity, has_aux=True
-    )
+    sample = Sample(views)
+    value, found = slopes(statistic, sample.moments)
+    return ravel_pytree(value)[1](sample.standard_errors(found))
 
-    def one(direction: Float[Array, " p"]) -> Float[Array, ""]:
-        (gradient,) = pullback(direction)
-        unit = power_of_two(jnp.abs(gradient).max())  # squares of any number are numbers
-        gradient = gradient / unit
-        if views.cluster is None:
-            return unit * jnp.sqrt(jnp.sum(views.multiplicity * gradient**2))
-        sums = jax.ops.segment_sum(
-            views.multiplicity * gradient, views.cluster, num_segments=views.num_clusters
-        )
-        return unit * jnp.sqrt(jnp.sum(sums**2))
 
-    return unravel(jax.lax.map(one, jnp.eye(flat.size, dtype=flat.dtype)))
+@jax.jit
+def _slopes(statistic: Callable[[Moments], Any], moments: Moments) -> tuple[Any, Moments]:
+    return slopes(statistic, moments)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Linearized:
+    """A statistic of a sample to first order in its moments; differentiated once.
+
+    Attributes
+    ----------
+    statistic
+        From `Moments` to a dict of arrays, differentiable; a `jax.tree_util.Partial`.
+    sample
+        The sample.
+    """
+
+    statistic: jax.tree_util.Partial
+    sample: Sample
+
+    @functools.cached_property
+    def _found(self) -> tuple[dict[str, Array], Moments]:
+        return _slopes(self.statistic, self.sample.moments)
+
+    def standard_errors(self) -> dict[str, np.ndarray]:
+        """Return the standard error of every number, by name."""
+        value, found = self._found
+        errors = np.asarray(self.sample.standard_errors(found))
+        places = self._places(value)
+        return {n: errors[place].reshape(np.shape(value[n])) for n, place in places.items()}
+
+    def influence(self, name: str) -> Float[Array, " n"]:
+        """Return the influence of each row on a statistic that is one number."""
+        value, found = self._found
+        place = self._places(value)[name].start
+        return self.sample.influence(jax.tree.map(lambda own: own[place], found))
+
+    @staticmethod
+    def _places(value: dict[str, Array]) -> dict[str, slice]:
+        """Return where each name's numbers are, in the order in which dicts are flattened."""
+        names = sorted(value)
+        ends = np.cumsum([0, *(np.size(value[name]) for name in names)])
+        return {n: slice(*ends[i : i + 2]) for i, n in enumerate(names)}
 
 
 def delta_covariance(

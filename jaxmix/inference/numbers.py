@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from jaxmix.estimators import table
+from jaxmix.estimators.base import Numbers
 from jaxmix.estimators.optimum import cells_of, mixture_of
 from jaxmix.estimators.table import Cells, Factors
 from jaxmix.sample.moments import Moments
@@ -77,23 +78,12 @@ def variances_of(
     return jnp.sum(jnp.where(kept, along**2 / jnp.where(kept, values, 1.0), 0.0), axis=1)
 
 
-class Errors(NamedTuple):
-    """Standard errors of the numbers, classes by increasing effect, as in `jaxmix.fit`."""
-
-    effect: Float[Array, ""]
-    means: Float[Array, " a"]
-    shares: Float[Array, " k"]
-    effects: Float[Array, " k"]
-    cumulative: Float[Array, " k-1"]
-    spread: Float[Array, ""]
-
-
 @functools.partial(jax.jit, static_argnames=("k", "level", "estimand"))
 def design_effects(
     moments: Moments,
     k: int,
     start: Any,
-    errors: Errors,
+    errors: Numbers,
     *,
     level: int = 3,
     estimand: str = "ATE",
@@ -129,7 +119,8 @@ def design_effects(
     >>> counts = jm.populations.paper_main(zt_strength=0.5).counts(jax.random.key(0), 10_000)
     >>> moments = jm.moments.from_counts(counts)
     >>> sol = jm.factorization.solve(moments, 2, key=jax.random.key(1))
-    >>> errors = Errors(jnp.array(0.02), *(jnp.full(2, 0.02),) * 3, jnp.array([0.02]), 0.02)
+    >>> two, one = jnp.full(2, 0.02), jnp.array([0.02])
+    >>> errors = Numbers(0.02, two, None, two, two, one, 0.02)
     >>> design_effects(moments, 2, sol.stats["start"], errors).shape
     (8,)
     """
@@ -143,7 +134,7 @@ def design_effects(
     # is 2 spread times that.
     spread = numbers_of(factors, moments.value_y, order, model)[-1] ** 0.5
     parts = [
-        errors.effect[None], errors.means, errors.shares, errors.effects, inner,
+        jnp.asarray(errors.effect)[None], errors.means, errors.shares, errors.effects, inner,
         2 * spread[None] * jnp.asarray(errors.spread),
     ]  # fmt: skip
     design = jnp.concatenate([jnp.atleast_1d(part) for part in parts]) ** 2

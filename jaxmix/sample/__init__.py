@@ -1,1 +1,1 @@
-"""What may be known of rows: here their design."""
+"""What may be known of rows: features, moments, design; the only room that sums over rows."""

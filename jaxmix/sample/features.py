@@ -90,8 +90,8 @@ class Views:
     @property
     def design(self) -> Design:
         """How the rows were sampled (weights are looked at on the host)."""
-        weighted = not bool(jnp.all(self.weight == self.weight[0]))
-        return Design(weighted, self.num_clusters)
+        weight = np.asarray(self.weight)
+        return Design(bool((weight != weight[0]).any()), self.num_clusters)
 
     @property
     def max_rank(self) -> int:
@@ -170,7 +170,7 @@ def encode(data: CausalData, *, reduce: bool = False) -> Views:
         else:
             block = redundancy.independent(shared, _own(data, name, mass), mass, name).block
             ones = np.eye(block.shape[1])[0]
-        sides.append((jnp.asarray(block), jnp.asarray(ones)))
+        sides.append((jax.device_put(block), jax.device_put(ones)))
         del block
     (z, one_z), (x, one_x) = sides
 
@@ -198,16 +198,16 @@ def encode(data: CausalData, *, reduce: bool = False) -> Views:
     return Views(
         z=z,
         x=x,
-        y=jnp.asarray(y),
-        t=jnp.asarray(data.t),
-        weight=jnp.asarray(weight),
-        multiplicity=jnp.asarray(multiplicity),
+        y=jax.device_put(y),
+        t=jax.device_put(data.t),
+        weight=jax.device_put(weight),
+        multiplicity=jax.device_put(multiplicity),
         one_z=one_z,
         one_x=one_x,
-        one_y=jnp.asarray(one_y),
-        value_y=jnp.asarray(value_y),
-        range_y=jnp.asarray([values.min(), values.max()]),
-        cluster=None if data.cluster is None else jnp.asarray(data.cluster),
+        one_y=jax.device_put(one_y),
+        value_y=jax.device_put(value_y),
+        range_y=jax.device_put(np.array([values.min(), values.max()])),
+        cluster=None if data.cluster is None else jax.device_put(data.cluster),
         num_arms=len(data.arms),
         num_shared=0 if joint else shared.block.shape[1],
         num_clusters=0 if data.cluster is None else int(data.cluster.max()) + 1,
@@ -260,7 +260,8 @@ def copies(data: CausalData, views: Views) -> list[redundancy.Copy]:
     rows = data if len(data.t) == len(views.t) else distinct(data)
     shared = max(views.num_shared, 1)
     sides = []
-    for name, block in (("z", views.z), ("x", views.x)):
+    of_sides = {"z": np.asarray(views.z), "x": np.asarray(views.x)}
+    for name, block in of_sides.items():
         columns: tuple[Column, ...] = getattr(rows, name)
         own, start = [], shared
         for column in columns:
@@ -268,13 +269,15 @@ def copies(data: CausalData, views: Views) -> list[redundancy.Copy]:
                 own.append(indicators(np.unique(column.values, return_inverse=True)[1])[:, 1:])
             else:
                 width = len(column.levels) - 1 if column.levels else 1
-                own.append(np.asarray(block[:, start : start + width]))
+                own.append(block[:, start : start + width])
                 start += width
         names = tuple(column.name for column in columns)
-        features = np.asarray(block[:, shared:])
+        features = block[:, shared:]
         sides.append(redundancy.Side(name, names, tuple(own), features, _is_onehot(name, data)))
-    first = np.asarray(views.z[:, :shared]) if views.num_shared else np.ones((len(rows.t), 1))
-    return redundancy.copies(first, sides, np.asarray(views.weight * views.multiplicity))
+    first = of_sides["z"][:, :shared] if views.num_shared else np.ones((len(rows.t), 1))
+    return redundancy.copies(
+        first, sides, np.asarray(views.weight) * np.asarray(views.multiplicity)
+    )
 
 
 def refuse_copies(data: CausalData, views: Views) -> None:
@@ -293,7 +296,7 @@ def nothing_left(data: CausalData, views: Views, arms: Sequence[str]) -> list[st
         Labels of the arms to look at; others stand for all rows, treatment among what is given.
     """
     rows = data if len(data.t) == len(views.t) else distinct(data)
-    mass = np.asarray(views.weight * views.multiplicity)
+    mass = np.asarray(views.weight) * np.asarray(views.multiplicity)
     first = _shared(rows, mass)
     found: list[str] = []
     for arm in arms:

@@ -58,6 +58,20 @@ def _at_root_jvp(residual: Residual, primals: Any, tangents: Any) -> tuple[Array
     return root, jnp.where(flat | singular, jnp.nan, 1.0) * -(inverse @ slope)
 
 
+def is_singular(residual: Residual, root: Float[Array, " p"], args: Any) -> Bool[Array, ""]:
+    """Return whether derivatives of a root do not exist, as `at_root` judges it.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> def residual(x, a):
+    ...     return x * jnp.sum(a * x)
+    >>> [bool(is_singular(residual, x, jnp.ones(2))) for x in (jnp.ones(2), jnp.array([1.0, -1]))]
+    [False, True]
+    """
+    return _scaled_inverse(jax.jacfwd(residual)(root, args))[1]
+
+
 def _scaled_inverse(matrix: Float[Array, "p p"]) -> tuple[Float[Array, "p p"], Bool[Array, ""]]:
     """Return the inverse, and whether rounding leaves nothing of it in some direction."""
     by_row = _unit(jnp.max(jnp.abs(matrix), axis=1))

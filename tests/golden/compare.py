@@ -4,6 +4,8 @@ import math
 from typing import Any
 
 SOLVER = {"decrement", "steps", "runner_up"}  # how the optimum was met, and not what it is
+# Ends of searches, found to a tolerance, of which that of the spread takes a root.
+SEARCHED, LOOSE = (".sensitivity", ".spread.interval"), 1e-6
 
 
 def differences(new: Any, old: Any, tolerance: float, path: str = "") -> list[str]:
@@ -25,6 +27,8 @@ def differences(new: Any, old: Any, tolerance: float, path: str = "") -> list[st
             for i, pair in enumerate(zip(new, old, strict=True))
             for line in differences(*pair, tolerance, f"{path}[{i}]")
         ]
+    if any(part in path for part in SEARCHED):
+        tolerance = max(tolerance, LOOSE)
     numbers = [isinstance(v, int | float) and not isinstance(v, bool) for v in (old, new)]
     if all(numbers):
         same = math.isclose(new, old, rel_tol=tolerance, abs_tol=tolerance)
