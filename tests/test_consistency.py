@@ -123,6 +123,29 @@ def test_an_eager_fit_is_the_compiled_one(plain):
     )
 
 
+RIDGES = {
+    "two classes, four rows in an arm": (2, [
+        [[[1, 1], [2, 0], [0, 0]], [[0, 0], [0, 0], [0, 0]], [[0, 0], [0, 0], [0, 0]]],
+        [[[4, 0], [4, 0], [2, 0]], [[4, 0], [8, 0], [4, 0]], [[0, 0], [0, 0], [0, 0]]],
+    ]),
+    "three classes where two levels of x occur": (3, [
+        [[[271, 99], [0, 0], [426, 305]], [[278, 324], [0, 0], [115, 114]],
+         [[74, 13], [0, 0], [135, 79]]],
+        [[[264, 79], [0, 0], [211, 120]], [[26, 8], [0, 0], [8, 25]],
+         [[171, 23], [0, 0], [52, 29]]],
+    ]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", RIDGES)
+def test_the_end_of_a_ridge_is_not_identified(name):
+    """Where the derivatives' system is singular; the pivots of elimination may not show it."""
+    k, cells = RIDGES[name]
+    sol = jm.factorization.solve(np.array(cells, float), k, key=jax.random.key(0))
+    assert int(sol.status) == Status.NOT_IDENTIFIED
+    assert bool(sol.stats["flat"])
+
+
 def random_tables():
     rng = np.random.default_rng(20)
     tables = []

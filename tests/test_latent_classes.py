@@ -271,6 +271,22 @@ def test_a_vanishing_probability_goes_to_zero_in_one_step():
     assert float(moved([[0], [1]], [50.0, 50.0], wrong)[2, 0]) > 0.01
 
 
+def test_what_is_called_converged_is():
+    """A probability of 3e-5 that belongs at 0 made the last exact step too long to be taken."""
+    codes = np.argwhere(np.ones((3, 3, 2)))
+    counts = np.array([130, 70, 0, 0, 980, 316, 64, 48, 0, 0, 663, 217, 118, 56, 0, 0, 991, 347.0])
+    seen = jnp.asarray(codes[counts > 0]), jnp.asarray(counts[counts > 0])
+    fit = jax.jit(lambda key: latent.solve(*seen, (3, 3, 2), 2, key=key))
+    values = []
+    for seed in range(4):
+        sol = fit(jax.random.key(seed))
+        assert int(sol.status) == Status.BOUNDARY
+        assert float(sol.stats["decrement"]) < 1e-8
+        assert sorted(np.asarray(sol.value.profiles[1]).ravel())[:4] == [0, 0, 0, 0]
+        values.append(np.asarray(sol.value.shares))
+    np.testing.assert_allclose(values, np.tile(values[0], (4, 1)), atol=1e-9)
+
+
 def test_the_rank_is_that_of_the_whole_table_where_it_is_small():
     """Two rows carry two scores, but the cells of three margins identify three parameters."""
     rows = jnp.array([[0, 0, 0], [1, 1, 1]])
