@@ -57,7 +57,7 @@ class Finding(NamedTuple):
 
 def known_trouble() -> str:
     """Return what is wrong with the jaxlib that is installed; empty where nothing is known."""
-    return BAD_BUILDS.get(_version("jaxlib") or "", "")
+    return BAD_BUILDS.get(version_of("jaxlib") or "", "")
 
 
 def examine() -> list[Finding]:
@@ -69,7 +69,7 @@ def versions() -> list[Finding]:
     """Return the versions of Python and of the packages used, and known troubles of them."""
     found = [Finding("Python", f"{platform.python_version()} on {platform.platform()}")]
     for name in _NEEDED:
-        version = _version(name) or "missing"
+        version = version_of(name) or "missing"
         trouble, grave = "", False
         if name == "jaxlib":
             trouble = BAD_BUILDS.get(version, "")
@@ -79,7 +79,7 @@ def versions() -> list[Finding]:
     for extra, names in _EXTRAS.items():
         for name in names:
             absent = f"not installed (pip install 'jaxmix[{extra}]')"
-            found.append(Finding(name, _version(name) or absent))
+            found.append(Finding(name, version_of(name) or absent))
     return found
 
 
@@ -143,7 +143,7 @@ def canary(dtype: str) -> Finding:
         for rows in (CANARY_ROWS[dtype] + 1, 2 * CANARY_ROWS[dtype] + 3):
             matrix, given = canary_table(rows, dtype)
             exact = ((given @ matrix.T) ** 2).sum(1)
-            error = np.abs(np.asarray(_product(jnp.asarray(matrix), jnp.asarray(given))) - exact)
+            error = np.abs(np.asarray(product(jnp.asarray(matrix), jnp.asarray(given))) - exact)
             if error.max() > 0:
                 wrong[rows] = (int((error > 0).sum()), float(error.max()))
     name = f"canary product, {dtype}"
@@ -167,13 +167,15 @@ def canary_table(rows: int, dtype: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 @jax.jit
-def _product(matrix: jax.Array, rows: jax.Array) -> jax.Array:
+def product(matrix: jax.Array, rows: jax.Array) -> jax.Array:
+    """Return the squared length of ``matrix @ row`` for each row."""
     return jax.vmap(
         lambda row: jnp.sum(jnp.matmul(matrix, row, precision="highest") ** 2)
     )(rows)  # fmt: skip
 
 
-def _version(name: str) -> str | None:
+def version_of(name: str) -> str | None:
+    """Return the version of an installed package, or None."""
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:

@@ -179,7 +179,7 @@ def fit(
         if beside is None:
             return result
         conditional = run.refined(beside)
-    if reason := _withdrawn(conditional, result):
+    if reason := why_withdrawn(conditional, result):
         note = f"level 3 was withdrawn: {reason}; its numbers are for inspection only"
         own = f"withdrawn from the result: {reason}"
         conditional = dataclasses.replace(conditional, warnings=(*conditional.warnings, own))
@@ -212,7 +212,7 @@ def _check_size(estimator: LevelEstimator, views: Views) -> None:
         )
 
 
-def _withdrawn(conditional: Result, headline: Result) -> str:
+def why_withdrawn(conditional: Result, headline: Result) -> str:
     """Return why a level-3 result may not stand beside the headline; empty where it may."""
     if not conditional.status.usable:
         return f"{conditional.status.name}, {conditional.status.message}"

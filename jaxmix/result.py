@@ -264,13 +264,13 @@ class Result:
         rows += [
             (f"{name}[{u + 1}]", estimate)
             for name in ("share", "effect")
-            for u, estimate in enumerate(self._class_estimates(name))
+            for u, estimate in enumerate(self.class_estimates(name))
         ]
         records = [(name, e.value, e.se, *(e.interval or (None, None))) for name, e in rows]
         columns = ["estimand", "value", "se", "lower", "upper"]
         return pd.DataFrame(records, columns=columns).astype(dict.fromkeys(columns[1:], float))
 
-    def _class_estimates(self, name: str) -> list[Estimate]:
+    def class_estimates(self, name: str) -> list[Estimate]:
         """Return the shares or the effects of the classes as estimates."""
         if self.law is None:
             return []
@@ -308,7 +308,7 @@ class Result:
         ]
         law = None
         if self.law is not None and self.status.usable:
-            for u, effect in enumerate(self._class_estimates("effect")):
+            for u, effect in enumerate(self.class_estimates("effect")):
                 label = f"class {u + 1} ({100 * float(self.law.shares[u]):.0f} %)"
                 rows.append(plots.ForestRow(label, effect.value, effect.interval, "class"))
             law = (np.asarray(self.law.effects).tolist(), np.asarray(self.law.shares).tolist())

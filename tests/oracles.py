@@ -89,7 +89,7 @@ def _binary(shares: Array, p_z: Array, p_t1: Array, p_x: Array, p_y1: Array) -> 
     return Population(shares, p_zt, p_x, p_y, np.array([0.0, 1.0]))
 
 
-def _block(k: int, d: int) -> Array:
+def block(k: int, d: int) -> Array:
     """Class u: 0.8 evenly on the levels i with i mod k = u, 0.2 evenly on the others; (k, d)."""
     p = np.zeros((k, d))
     for u in range(k):
@@ -106,7 +106,7 @@ def strong(rng: Rng, k: int, d_z: int, d_x: int) -> Population:
     p_t1 = rng.uniform(0.15, 0.85, (k, d_z))
     effects = np.linspace(-0.75, 0.75, k) + rng.uniform(-0.05, 0.05, k)
     p_y1 = np.stack([0.5 - effects / 2, 0.5 + effects / 2], axis=1)
-    return _binary(shares, _block(k, d_z), p_t1, _block(k, d_x), p_y1)
+    return _binary(shares, block(k, d_z), p_t1, block(k, d_x), p_y1)
 
 
 def generic(rng: Rng, k: int, d_z: int, d_x: int, min_gap: float = 0.0) -> Population:

@@ -198,7 +198,7 @@ def test_latent_classes(given, monkeypatch):
 
 @pytest.mark.parametrize("given", NUM_CLASSES)
 def test_num_classes(given, data, monkeypatch):
-    monkeypatch.setattr(selection_room._Source, "ranks", reached)
+    monkeypatch.setattr(selection_room.Source, "ranks", reached)
     own = {"data": data, "num_resamples": 0}
     check(jm.selection.num_classes, own, given, NUM_CLASSES)
 
@@ -298,7 +298,7 @@ SENSITIVITY = {
 
 @pytest.mark.parametrize("given", SENSITIVITY)
 def test_sensitivity(given, monkeypatch):
-    monkeypatch.setattr("jaxmix.inference.sensitivity._bounds", reached)
+    monkeypatch.setattr("jaxmix.inference.sensitivity.bounds_of", reached)
     monkeypatch.setattr("jaxmix.estimators.factorization.solve", reached)
     counts = np.ones((2, 2, 2, 2))
     own = {"counts_or_moments": counts, "k": 2, "strengths": [0.0], "key": jax.random.key(0)}

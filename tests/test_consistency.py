@@ -172,7 +172,7 @@ def test_random_tables_with_traps_contradict_nothing():
         np.testing.assert_array_equal(estimates(drawn), estimates(result))
         assert abs(sum(result.law.shares) - 1) < 1e-10
         for name in ("share", "effect"):
-            for estimate in result._class_estimates(name):
+            for estimate in result.class_estimates(name):
                 if estimate.interval is not None:
                     low, high = estimate.interval
                     assert low - 1e-6 <= estimate.value <= high + 1e-6

@@ -46,8 +46,8 @@ def test_a_sound_installation(capsys):
 
 
 def test_a_known_bad_build_fails(monkeypatch, capsys):
-    version = doctor._version
-    monkeypatch.setattr(doctor, "_version", lambda n: "0.10.2" if n == "jaxlib" else version(n))
+    version = doctor.version_of
+    monkeypatch.setattr(doctor, "version_of", lambda n: "0.10.2" if n == "jaxlib" else version(n))
     assert cli.run(["doctor"]) == 1
     out, err = capsys.readouterr()
     assert "FAILS: jaxlib: jaxlib 0.10.2 computes wrong numbers on CPU" in out
@@ -62,14 +62,14 @@ def test_a_known_bad_build_fails(monkeypatch, capsys):
 @pytest.mark.parametrize("dtype", doctor.CANARY_ROWS)
 def test_a_product_with_a_wrong_tail_fails(dtype, monkeypatch, capsys):
     """As that build had it: right on the first rows, wrong on those behind."""
-    product = doctor._product
+    product = doctor.product
 
     def wrong(matrix, rows):
         found = product(matrix, rows)
         beyond = doctor.CANARY_ROWS[dtype] if found.dtype == dtype else len(found)
         return jnp.where(jnp.arange(len(found)) >= beyond, found + 1, found)
 
-    monkeypatch.setattr(doctor, "_product", wrong)
+    monkeypatch.setattr(doctor, "product", wrong)
     assert cli.run(["doctor"]) == 1
     out, _ = capsys.readouterr()
     assert f"FAILS: canary product, {dtype}: 1 of {doctor.CANARY_ROWS[dtype] + 1:,} rows" in out
@@ -77,15 +77,15 @@ def test_a_product_with_a_wrong_tail_fails(dtype, monkeypatch, capsys):
 
 
 def test_a_slow_build_is_a_note(monkeypatch, capsys):
-    version = doctor._version
-    monkeypatch.setattr(doctor, "_version", lambda n: "0.11.1" if n == "jaxlib" else version(n))
+    version = doctor.version_of
+    monkeypatch.setattr(doctor, "version_of", lambda n: "0.11.1" if n == "jaxlib" else version(n))
     assert cli.run(["doctor"]) == 0
     assert "note: jaxlib: jaxlib 0.11.1" in capsys.readouterr().out
 
 
 def test_an_extra_that_is_missing_is_said(monkeypatch):
-    version = doctor._version
-    monkeypatch.setattr(doctor, "_version", lambda n: None if n == "pydot" else version(n))
+    version = doctor.version_of
+    monkeypatch.setattr(doctor, "version_of", lambda n: None if n == "pydot" else version(n))
     found = {finding.name: finding for finding in doctor.versions()}
     assert found["pydot"].value == "not installed (pip install 'jaxmix[graph]')"
     assert not found["pydot"].trouble

@@ -9,7 +9,7 @@ import pytest
 
 import jaxmix as jm
 from jaxmix import InputError, Status
-from jaxmix.fit import _withdrawn
+from jaxmix.fit import why_withdrawn
 from tests import oracles
 from tests.helpers import block, causal_data, linear_rows, population
 
@@ -368,9 +368,9 @@ def test_a_failed_level_3_is_withdrawn_and_the_headline_stands():
 
 def test_level_3_is_withdrawn_when_most_resamples_have_no_estimate(auto):
     d = auto.conditional.diagnostics
-    assert _withdrawn(auto.conditional, auto) == ""
+    assert why_withdrawn(auto.conditional, auto) == ""
     broken = dataclasses.replace(d, failed={"COMPLEX_SPECTRUM": 80}, out_of_range=30)
-    assert "110 of 200" in _withdrawn(
+    assert "110 of 200" in why_withdrawn(
         dataclasses.replace(auto.conditional, diagnostics=broken), auto
     )
 

@@ -70,6 +70,39 @@ def test_files_stay_short(path):
     assert len(path.read_text().splitlines()) <= 400
 
 
+CONVENTIONS = {"_asdict", "_fields", "_replace", "_repr_html_", "_supxlabel"}  # of others' classes
+
+
+def private(path):
+    """Yield what a file takes of another that begins with an underscore."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(("jaxmix", "tests")):
+            names = [alias.name for alias in node.names]
+            yield from (n for n in names if n.startswith("_") and not n.startswith("__"))
+        if isinstance(node, ast.Attribute) and not (
+            isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")
+        ):
+            name = node.attr
+            if name.startswith("_") and not name.startswith("__") and name not in CONVENTIONS:
+                yield name
+
+
+@pytest.mark.parametrize(
+    "path", sorted(pathlib.Path(__file__).parent.rglob("*.py")), ids=lambda p: p.name
+)
+def test_tests_read_no_private_name(path):
+    assert not list(private(path))
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_files_import_no_private_name(path):
+    found = [name for name in imports(path) if name.rsplit(".", 1)[-1].startswith("_")]
+    assert not [name for name in found if not name.endswith("__")]
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("jaxmix"):
+            assert not [alias.name for alias in node.names if alias.name.startswith("_")]
+
+
 def test_public_names_exist_and_are_listed():
     assert sorted(jaxmix.__all__) == jaxmix.__all__
     for name in jaxmix.__all__:

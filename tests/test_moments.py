@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import jaxmix as jm
-from jaxmix import moments
+from jaxmix.sample import moments
 from tests import oracles
 from tests.helpers import causal_data, linear_rows, population
 

@@ -293,7 +293,7 @@ def test_tests_of_one_class():
 def test_rounding_is_no_noise_in_the_check_of_ranges():
     """A share of 1 + 2e-16 with a standard error of 1e-17 is no rejection."""
     values, errors = jnp.array([1 + 2e-16, 0.0, 0.3, -0.2]), jnp.array([1e-17, 1e-17, 0.1, 0.1])
-    found = range_checks._compared(values, errors, jnp.asarray(True), jnp.array([0.0, 1.0]), 2)
+    found = range_checks.compared(values, errors, jnp.asarray(True), jnp.array([0.0, 1.0]), 2)
     assert float(found.statistic) == pytest.approx(-7.0)
     assert float(found.p_value) == 1.0
 

@@ -311,7 +311,7 @@ def test_strong_populations_are_as_defined(k, d_z, d_x):
     drawn = jax.jit(jax.vmap(draw))(jax.random.split(jax.random.key(0), 2000))
     z = np.asarray(drawn.zt.sum(2))
     for p, d in ((z, d_z), (np.asarray(drawn.x), d_x)):
-        np.testing.assert_allclose(p, np.broadcast_to(oracles._block(k, d), p.shape), atol=1e-14)
+        np.testing.assert_allclose(p, np.broadcast_to(oracles.block(k, d), p.shape), atol=1e-14)
     treated = np.asarray(drawn.zt[:, :, 1]) / z
     assert 0.15 <= treated.min() < 0.16
     assert 0.84 < treated.max() <= 0.85

@@ -239,25 +239,25 @@ def starts_of(paper):
 def test_bounds_outside_of_their_limits_are_not_reported(paper):
     cells = jnp.asarray(paper.joint(), float) * 1000
     jobs, starts = np.concatenate([np.eye(5)[:4], -np.eye(5)[:4]]), starts_of(paper)
-    before = extremes._Ends(np.full(8, np.inf), starts)
+    before = extremes.Ends(np.full(8, np.inf), starts)
     # No mixture fits better than exactly: no deviance is below -1.
-    found, ends = extremes._extremes(problem(cells), jobs, [starts] * 4, -1.0, 0.2, before)
+    found, ends = extremes.searched(problem(cells), jobs, [starts] * 4, -1.0, 0.2, before)
     assert np.isnan(found.values).all()
     assert (found.status == Status.MAX_STEPS).all()
     np.testing.assert_array_equal(ends.mixtures.W, starts.W)
     nothing = jax.tree.map(lambda part: part * jnp.nan, starts)
-    found, _ = extremes._extremes(problem(cells), jobs, [nothing] * 4, 0.01, 0.2, before)
+    found, _ = extremes.searched(problem(cells), jobs, [nothing] * 4, 0.01, 0.2, before)
     assert np.isnan(found.values).all()
     assert (found.status == Status.NONFINITE).all()
-    found, _ = extremes._extremes(problem(cells), jobs, [starts, *[nothing] * 3], 0.01, 0.2, before)
+    found, _ = extremes.searched(problem(cells), jobs, [starts, *[nothing] * 3], 0.01, 0.2, before)
     assert (found.status == Status.STARTS_DISAGREE).all()
 
 
 def test_mixtures_at_the_ends_keep_their_strength_and_fit(paper):
     cells = jnp.asarray(paper.joint(), float) * 1000
     jobs, starts = np.concatenate([np.eye(5)[:4], -np.eye(5)[:4]]), starts_of(paper)
-    before = extremes._Ends(np.full(8, np.inf), starts)
-    found, ends = extremes._extremes(problem(cells), jobs, [starts] * 4, 0.01, 0.45, before)
+    before = extremes.Ends(np.full(8, np.inf), starts)
+    found, ends = extremes.searched(problem(cells), jobs, [starts] * 4, 0.01, 0.45, before)
     for i in range(8):
         W, B, C = (np.asarray(part[i]) for part in ends.mixtures)
         for total in (W.sum(), B.sum(0), C.sum(2)):
@@ -280,7 +280,7 @@ def test_relabelling_undoes_a_permutation(paper):
 
 
 def test_sets_of_classes_and_their_complements_have_one_search():
-    subsets = sensitivity._subsets(3)
+    subsets = sensitivity.subsets_of(3)
     assert {tuple(row) for row in subsets.tolist()} == {(1, 0, 0), (1, 1, 0), (1, 0, 1)}
     values = np.array([[0.1, 0.2], [0.4, 0.6], [0.5, 0.7]])
     status = np.array([[0, 3], [0, 0], [0, 0]])
@@ -288,7 +288,7 @@ def test_sets_of_classes_and_their_complements_have_one_search():
     values, status = values[np.argsort(order)], status[np.argsort(order)]
 
     def share(*members):
-        return sensitivity._share(np.array(members, bool), subsets, values, status)
+        return sensitivity.share_bounds(np.array(members, bool), subsets, values, status)
 
     np.testing.assert_allclose(share(1, 0, 0)[0], [0.1, 0.2])
     np.testing.assert_allclose(share(0, 0, 1)[0], [0.4, 0.6])
@@ -299,12 +299,12 @@ def test_sets_of_classes_and_their_complements_have_one_search():
     # Class 1 must be harmed, class 2 can be: between the share of the one and of both.
     effects = np.array([[-2.0, -1.0], [-0.5, 0.5], [1.0, 2.0]])
     none = np.zeros((3, 2), int)
-    ends, codes = sensitivity._share_harmed(effects, none, "higher", subsets, values, status)
+    ends, codes = sensitivity.harmed_bounds(effects, none, "higher", subsets, values, status)
     np.testing.assert_allclose(ends, [0.1, 0.6])
     assert codes.tolist() == [0, 0]
     effects[1, 0] = np.nan
     none[1, 0] = Status.MAX_STEPS
-    ends, codes = sensitivity._share_harmed(effects, none, "higher", subsets, values, status)
+    ends, codes = sensitivity.harmed_bounds(effects, none, "higher", subsets, values, status)
     assert ends[0] == pytest.approx(0.1)
     assert np.isnan(ends[1])
     assert codes.tolist() == [0, Status.MAX_STEPS]

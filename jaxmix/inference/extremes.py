@@ -62,7 +62,7 @@ class Extremes(NamedTuple):
     status: np.ndarray
 
 
-class _Ends(NamedTuple):
+class Ends(NamedTuple):
     """Where the searches of all jobs ended: the smallest values so far, and the mixtures."""
 
     least: np.ndarray
@@ -93,7 +93,7 @@ def sweep(
     """
     jobs = np.concatenate([problem.goals, -problem.goals])
     first = jax.tree.map(lambda part: np.stack([part] * len(jobs)), reference)
-    narrow = wide = _Ends(np.full(len(jobs), np.inf), first)
+    narrow = wide = Ends(np.full(len(jobs), np.inf), first)
     best = np.inf
     for index, strength in enumerate(strengths):
         own = jax.random.fold_in(key, index)
@@ -102,11 +102,11 @@ def sweep(
         best = min(best, float(np.where(fits.feasible, fits.deviance, np.inf).min()))
         met = _best_fits(fits, jobs, best, reference, problem.num_starts - 1)
         starts = [narrow.mixtures, *met]
-        bounds, narrow = _extremes(problem, jobs, starts, best + FIT_SLACK, strength, narrow)
+        bounds, narrow = searched(problem, jobs, starts, best + FIT_SLACK, strength, narrow)
         intervals = bounds
         if slack > 0:
             starts = [narrow.mixtures, wide.mixtures, *met][: problem.num_starts]
-            intervals, wide = _extremes(problem, jobs, starts, best + slack, strength, wide)
+            intervals, wide = searched(problem, jobs, starts, best + slack, strength, wide)
         yield bounds, intervals, best
 
 
@@ -138,14 +138,29 @@ def _side_by_side(*parts: Array) -> np.ndarray:
     return np.stack(parts, axis=1).reshape(-1, *parts[0].shape[1:])
 
 
-def _extremes(
+def searched(
     problem: Problem,
     jobs: np.ndarray,
     starts: list[Parts],
     limit: float,
     strength: float,
-    before: _Ends,
-) -> tuple[Extremes, _Ends]:
+    before: Ends,
+) -> tuple[Extremes, Ends]:
+    """Return the extremes at one strength, and where the searches ended.
+
+    Parameters
+    ----------
+    problem, jobs
+        The table, and directions among the numbers, one for each extreme.
+    starts
+        Mixtures from which each job is searched.
+    limit
+        Deviance up to which a mixture fits.
+    strength
+        Of the edge.
+    before
+        Ends of a smaller strength, which are allowed at this one too.
+    """
     found = _run(problem, starts, jobs, 0.0, limit, strength)
     by_job = (len(jobs), len(starts))
     values = found.functionals.reshape(*by_job, -1)
@@ -171,7 +186,7 @@ def _extremes(
         found.parts,
         before.mixtures,
     )
-    return Extremes(values, np.stack(np.split(status, 2), axis=1)), _Ends(so_far, ended)
+    return Extremes(values, np.stack(np.split(status, 2), axis=1)), Ends(so_far, ended)
 
 
 def _best_fits(

@@ -77,7 +77,7 @@ def range_statistic(
     values, found = _numbers(moments, k, method)
     spread = delta_covariance(lambda m: _numbers(m, k, method)[0], moments)
     errors = jnp.sqrt(jnp.maximum(jnp.diagonal(spread), 0.0))
-    return _compared(values, errors, found, moments.range_y, k)
+    return compared(values, errors, found, moments.range_y, k)
 
 
 def range_test(views_or_moments: Views | Moments, k: int, *, method: str) -> SpecificationTest:
@@ -102,7 +102,7 @@ def range_test(views_or_moments: Views | Moments, k: int, *, method: str) -> Spe
 def _of_rows(views: Views, k: int, method: str) -> Statistic:
     values, found = _numbers(from_rows(views), k, method)
     errors = standard_errors(lambda m: _numbers(m, k, method)[0], views)
-    return _compared(values, errors, found, views.range_y, k)
+    return compared(values, errors, found, views.range_y, k)
 
 
 def _numbers(moments: Moments, k: int, method: str) -> tuple[Float[Array, " 2k"], Array]:
@@ -123,9 +123,10 @@ def _numbers(moments: Moments, k: int, method: str) -> tuple[Float[Array, " 2k"]
     return values, ~broken & jnp.all(jnp.isfinite(values))
 
 
-def _compared(
+def compared(
     values: Float[Array, " 2k"], errors: Array, found: Array, range_y: Array, k: int
 ) -> Statistic:
+    """Compare shares and effects, of k classes each, with their range in standard errors."""
     span = range_y[1] - range_y[0]
     bounded = jnp.isfinite(span)
     shares, effects = values[:k], values[k:]

@@ -124,8 +124,20 @@ def num_classes(
         return decide(found, method, context)
 
 
-class _Source(NamedTuple):
-    """The data by what can be asked of them."""
+class Source(NamedTuple):
+    """Data, by what can be asked of them.
+
+    Attributes
+    ----------
+    views, cells
+        The features of rows, and the table of counts, where there are such.
+    num_rows
+        Rows of the sample.
+    most
+        Largest number of classes that the proxies can tell apart.
+    no_fit
+        Why classes are not fitted; empty where they are.
+    """
 
     views: Views | None
     cells: Cells | None
@@ -134,25 +146,26 @@ class _Source(NamedTuple):
     no_fit: str
 
     def ranks(self, num_tests: int) -> ranks.RankTests:
+        """Test the rank of the proxies' moments."""
         if self.views is not None:
             return ranks.of_views(self.views, num_tests=num_tests)
         assert self.cells is not None
         return ranks.of_table(self.cells.sum(-1), num_tests=num_tests)
 
 
-def _source(data: Any) -> _Source:
+def _source(data: Any) -> Source:
     if isinstance(data, CausalData):
         table, data = data, encode(data, reduce=True)
         refuse_copies(table, data)
     if not isinstance(data, Views):
         cells = _checked(data)
-        return _Source(None, jnp.asarray(cells), int(cells.sum()), min(cells.shape[1:3]), "")
+        return Source(None, jnp.asarray(cells), int(cells.sum()), min(cells.shape[1:3]), "")
     n = int(data.multiplicity.sum())
     no_fit = data.design.against_likelihood() or _too_much(data)
     table_of = None
     if not no_fit and data.is_table:
         table_of = jnp.round(from_rows(data).tensor * n)
-    return _Source(data, table_of, n, data.max_rank, no_fit)
+    return Source(data, table_of, n, data.max_rank, no_fit)
 
 
 def _too_much(views: Views) -> str:

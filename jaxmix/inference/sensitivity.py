@@ -144,7 +144,7 @@ def bounds(
         grid = _checked(moments, k, strengths, edge, confidence, better, num_starts)
         if start is None:
             start = factorization.solve(moments, k, key=key).value
-        return _bounds(moments, k, grid, key, edge, confidence, start, better, unit, num_starts)
+        return bounds_of(moments, k, grid, key, edge, confidence, start, better, unit, num_starts)
 
 
 def _moments(counts_or_moments: Any, outcome_values: Any) -> Moments:
@@ -195,7 +195,7 @@ def _checked(
     return grid
 
 
-def _bounds(
+def bounds_of(
     moments: Moments,
     k: int,
     grid: Numbers,
@@ -216,7 +216,7 @@ def _bounds(
     num_values = cells.shape[2 if edge == "x_to_y" else 1]
     by_value = jnp.repeat(jnp.asarray(start.y_profiles)[:, None], num_values, axis=1)
     reference = Parts(start.shares * start.z_profiles, jnp.asarray(start.x_profiles), by_value)
-    subsets = _subsets(k)
+    subsets = subsets_of(k)
     goals = np.zeros((1 + k + len(subsets), 1 + 2 * k))
     goals[: 1 + k, : 1 + k] = np.eye(1 + k)
     goals[1 + k :, 1 + k :] = subsets
@@ -231,9 +231,9 @@ def _bounds(
         status = np.stack([extremes.status for extremes in kinds[kind]])
         effects, of_effects = found[:, 1 : 1 + k] * span, status[:, 1 : 1 + k]
         by_subset = (subsets, found[:, 1 + k :], status[:, 1 + k :])
-        each = [_share(np.arange(k) == u, *by_subset) for u in range(k)]
+        each = [share_bounds(np.arange(k) == u, *by_subset) for u in range(k)]
         harmed = [
-            _share_harmed(
+            harmed_bounds(
                 effects[i], of_effects[i], better, subsets, *(p[i] for p in by_subset[1:])
             )
             for i in range(len(grid))
@@ -260,13 +260,13 @@ def _bounds(
     )
 
 
-def _subsets(k: int) -> Numbers:
+def subsets_of(k: int) -> Numbers:
     """Return the sets of classes with class 1 in them; each other set is a complement of one."""
     bits = (np.arange(2 ** (k - 1) - 1)[:, None] >> np.arange(k - 1)) & 1
     return np.concatenate([np.ones((len(bits), 1), int), bits], axis=1)
 
 
-def _share(
+def share_bounds(
     members: Numbers, subsets: Numbers, values: Numbers, status: Numbers
 ) -> tuple[Numbers, Numbers]:
     """Return bounds ``(..., 2)`` of the share of people in some classes, and their status."""
@@ -278,7 +278,7 @@ def _share(
     return (bounds, codes) if members[0] else (1 - bounds[..., ::-1], codes[..., ::-1])
 
 
-def _share_harmed(
+def harmed_bounds(
     effects: Numbers,
     of_effects: Numbers,
     better: str,
@@ -291,7 +291,7 @@ def _share_harmed(
     ends, codes = [], []
     for place, side in enumerate(sides):
         worst = effects[:, side] if better == "higher" else -effects[:, side]
-        bounds, of_share = _share(worst < 0, subsets, values, status)
+        bounds, of_share = share_bounds(worst < 0, subsets, values, status)
         known = not np.isnan(worst).any()
         ends.append(bounds[place] if known else np.nan)
         codes.append(max(of_share[place], of_effects[:, side].max()))
