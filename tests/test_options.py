@@ -25,7 +25,7 @@ def flags():
     return {flag: parameter for parameter in command.params for flag in parameter.opts}
 
 
-@pytest.mark.parametrize("name", OPTIONS.keys() - {"progress"})
+@pytest.mark.parametrize("name", [name for name in OPTIONS if name != "progress"])
 def test_the_command_line_has_every_option(name, flags):
     option = OPTIONS[name]
     parameter = flags[option.flag or f"--{name}"]
