@@ -1,6 +1,7 @@
 """The house: imports run down, files stay short, nothing speaks of where it was made."""
 
 import ast
+import importlib
 import pathlib
 import subprocess
 import sys
@@ -68,6 +69,19 @@ def test_every_room_is_there():
 @pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_files_stay_short(path):
     assert len(path.read_text().splitlines()) <= 400
+
+
+@pytest.mark.parametrize("name", ["features", "moments"])
+def test_modules_that_moved_keep_their_public_names(name):
+    """Their old import paths give the very same objects, and all of them."""
+    old = importlib.import_module(f"jaxmix.{name}")
+    new = importlib.import_module(f"jaxmix.sample.{name}")
+    own = {
+        key for key, value in vars(new).items()
+        if not key.startswith("_") and getattr(value, "__module__", "") == new.__name__
+    }  # fmt: skip
+    assert set(old.__all__) == own
+    assert all(getattr(old, key) is getattr(new, key) for key in own)
 
 
 CONVENTIONS = {"_asdict", "_fields", "_replace", "_repr_html_", "_supxlabel"}  # of others' classes

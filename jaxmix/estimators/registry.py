@@ -225,12 +225,12 @@ class PublishedSynthetic(Estimator):
 
 @dataclasses.dataclass(frozen=True)
 class NonnegativeParafac(Estimator):
-    """The factorization without an arm's own factors; see `baselines.nn_parafac`.
+    """A non-negative CP decomposition, as if level 2 held; see `baselines.nn_parafac`.
 
     Attributes
     ----------
-    num_classes, options
-        Of it, the options as pairs of a name and a value.
+    num_classes, num_starts, max_steps, tolerance
+        As there.
     """
 
     name: ClassVar[str] = "nn_parafac"
