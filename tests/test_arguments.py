@@ -184,7 +184,7 @@ def test_read_says_what_is_missing_or_unknown_before_it_reads():
 
 @pytest.mark.parametrize("given", FIT)
 def test_fit(given, data, monkeypatch):
-    monkeypatch.setattr(jm.features, "encode", reached)
+    monkeypatch.setattr("jaxmix.sample.features.encode", reached)
     own = {"data": data, "num_classes": 2}
     check(jm.fit, own, given, FIT)
 

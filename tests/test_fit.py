@@ -85,7 +85,7 @@ def test_influence_and_bootstrap_agree(data, auto):
 
 def test_reduced_rows_give_the_same_result_as_all_rows(data, monkeypatch):
     reduced = jm.fit(data, num_classes=2, checks=False, num_resamples=0)
-    monkeypatch.setattr("jaxmix.features.distinct", lambda d: d)
+    monkeypatch.setattr("jaxmix.sample.features.distinct", lambda d: d)
     whole = jm.fit(data, num_classes=2, checks=False, num_resamples=0)
     assert reduced.num_rows == whole.num_rows == 4000
     assert reduced.ate.value == pytest.approx(whole.ate.value, rel=1e-9)
