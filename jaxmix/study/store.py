@@ -67,8 +67,8 @@ class Store:
         earlier = {cell.hash_before for cell in cells} - {cell.hash for cell in cells}
         content = self._content() if earlier else None
         planned = set(content["planned"]) if content and _is_manifest(content) else set()
-        tables = {path.stem for path in self.folder.glob("replicates/*.parquet")}
-        return bool(earlier & (planned | tables))
+        tables = (str(self.folder / "replicates" / f"{name}.parquet") for name in earlier)
+        return bool(earlier & planned) or any(map(os.path.isfile, tables))
 
     @property
     def manifest_path(self) -> pathlib.Path:
