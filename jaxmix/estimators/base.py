@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
@@ -102,7 +103,7 @@ class Fitted(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Estimator:
+class Estimator(abc.ABC):
     """A function of moments with its settings; hashable, so that it is compiled once.
 
     Attributes
@@ -116,6 +117,7 @@ class Estimator:
     name: ClassVar[str]
     searches: ClassVar[bool] = False
 
+    @abc.abstractmethod
     def __call__(
         self, moments: Moments, *, key: Array | None = None, near: Optimum | None = None
     ) -> Fitted:
@@ -131,7 +133,6 @@ class Estimator:
             Where it searches: an optimum nearby, in place of other starts; resamples are given
             that of the estimate, and keep its weight.
         """
-        raise NotImplementedError
 
     def at_optimum(self) -> Self:
         """Return the same for derivatives at an estimate that was found, given as `near`.

@@ -16,7 +16,6 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jaxmix.estimators.rows import (
-    SETTLED,
     Layout,
     Rows,
     Theta,
@@ -29,6 +28,7 @@ from jaxmix.estimators.rows import (
     retract,
     settle_down,
 )
+from jaxmix.estimators.settling import SETTLED
 from jaxmix.solvers.implicit import at_root
 from jaxmix.solvers.minimise import damped, minimise
 from jaxmix.status import Solution, Status, settle, where, worst

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import jax.numpy as jnp
@@ -137,7 +137,7 @@ class Factorization(Estimator):
     def __call__(
         self, moments: Moments, *, key: Array | None = None, near: Optimum | None = None
     ) -> Fitted:
-        """Estimate from moments; a key is needed without an optimum nearby."""
+        """Estimate from moments; a key is needed wherever it searches."""
         k = self.num_classes
         start, flat, weight = (None, None, None) if near is None else near
         if self.searching:
@@ -224,59 +224,46 @@ class PublishedSynthetic(Estimator):
 
 
 @dataclasses.dataclass(frozen=True)
-class NonnegativeParafac(Estimator):
-    """A non-negative CP decomposition, as if level 2 held; see `baselines.nn_parafac`.
+class _SearchOfOthers(Estimator):
+    """A baseline that searches; options that are None are the baseline's own.
 
     Attributes
     ----------
+    solve
+        The baseline.
     num_classes, num_starts, max_steps, tolerance
         As there.
     """
+
+    searches: ClassVar[bool] = True
+    solve: ClassVar[Callable[..., EffectLaw]]
+    num_classes: int
+    num_starts: int | None = None
+    max_steps: int | None = None
+    tolerance: float | None = None
+
+    def __call__(
+        self, moments: Moments, *, key: Array | None = None, near: Optimum | None = None
+    ) -> Fitted:
+        """Estimate from moments."""
+        options = {name: getattr(self, name) for name in _SEARCH}
+        given = {name: value for name, value in options.items() if value is not None}
+        law = type(self).solve(moments, self.num_classes, key=_key(key), **given)
+        return Fitted(numbers_of_law(law), law.status, law.stats)
+
+
+class NonnegativeParafac(_SearchOfOthers):
+    """A non-negative CP decomposition, as if level 2 held; see `baselines.nn_parafac`."""
 
     name: ClassVar[str] = "nn_parafac"
-    searches: ClassVar[bool] = True
-    num_classes: int
-    num_starts: int | None = None
-    max_steps: int | None = None
-    tolerance: float | None = None
-
-    def __call__(
-        self, moments: Moments, *, key: Array | None = None, near: Optimum | None = None
-    ) -> Fitted:
-        """Estimate from moments."""
-        law = baselines.nn_parafac(moments, self.num_classes, key=_key(key), **_given(self))
-        return Fitted(numbers_of_law(law), law.status, law.stats)
+    solve = staticmethod(baselines.nn_parafac)
 
 
-@dataclasses.dataclass(frozen=True)
-class ExpectationMaximization(Estimator):
-    """Plain EM; see `baselines.em`.
-
-    Attributes
-    ----------
-    num_classes, num_starts, max_steps, tolerance
-        As there.
-    """
+class ExpectationMaximization(_SearchOfOthers):
+    """Plain EM; see `baselines.em`."""
 
     name: ClassVar[str] = "em"
-    searches: ClassVar[bool] = True
-    num_classes: int
-    num_starts: int | None = None
-    max_steps: int | None = None
-    tolerance: float | None = None
-
-    def __call__(
-        self, moments: Moments, *, key: Array | None = None, near: Optimum | None = None
-    ) -> Fitted:
-        """Estimate from moments."""
-        law = baselines.em(moments, self.num_classes, key=_key(key), **_given(self))
-        return Fitted(numbers_of_law(law), law.status, law.stats)
-
-
-def _given(estimator: NonnegativeParafac | ExpectationMaximization) -> dict[str, Any]:
-    """Return the options that were given, by name."""
-    options = {name: getattr(estimator, name) for name in ("num_starts", "max_steps", "tolerance")}
-    return {name: value for name, value in options.items() if value is not None}
+    solve = staticmethod(baselines.em)
 
 
 @dataclasses.dataclass(frozen=True)

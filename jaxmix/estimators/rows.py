@@ -24,9 +24,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-SETTLED = 1e-8  # predicted gain whose step leaves an error of its square only
+from jaxmix.estimators.settling import EASE, LEAST_DAMPING, SETTLED
+
 _MOST_STEPS = 100  # exact ones, of which two are enough as a rule
-_LEAST_DAMPING, _EASE = 1e-8, 16.0  # below it there is none, and how it is changed
 _METRIC_FLOOR = 1e-2  # a probability below this damps no further
 _GONE = 1e-2  # expected rows below which a probability that is falling goes to 0
 _MOST_CELLS = 4096  # tables up to this size are enumerated to judge the rank
@@ -277,11 +277,11 @@ def settle_down(theta: Theta, rows: Rows, layout: Layout) -> tuple[Theta, Array]
     def body(state: _Settling) -> _Settling:
         damping = state.damping
         theta, decrement, closer = _exact_step(state.theta, rows, damping, layout)
-        eased = jnp.where(damping > _LEAST_DAMPING, damping / _EASE, 0.0)
+        eased = jnp.where(damping > LEAST_DAMPING, damping / EASE, 0.0)
         return _Settling(
             theta,
             jnp.where(damping == 0, decrement, state.decrement),
-            jnp.where(closer, eased, jnp.maximum(damping, _LEAST_DAMPING) * _EASE),
+            jnp.where(closer, eased, jnp.maximum(damping, LEAST_DAMPING) * EASE),
             ~(closer & (damping == 0) & (decrement < SETTLED)),
             state.steps + 1,
         )

@@ -13,7 +13,7 @@ from jaxmix.solvers.lanes import batched, where_selected
 
 SETTLED = 1e-8  # predicted gain whose step leaves an error of its square only
 _MOST_STEPS = 200
-_LEAST_DAMPING, _EASE = 1e-8, 16.0  # below it there is none, and how it is changed
+LEAST_DAMPING, EASE = 1e-8, 16.0  # below it there is none, and how it is changed
 
 
 class Settled(NamedTuple):
@@ -55,7 +55,7 @@ def _settle_step(state: _Settling, cells: Cells) -> _Settling:
     value = deviance(cells, moved)
     closer = (value <= loss + noise) & (gain >= 0)
     plain = damping == 0
-    eased = jnp.where(damping > _LEAST_DAMPING, damping / _EASE, 0.0)
+    eased = jnp.where(damping > LEAST_DAMPING, damping / EASE, 0.0)
     return _Settling(
         Settled(
             _choose(closer, moved, factors),
@@ -63,7 +63,7 @@ def _settle_step(state: _Settling, cells: Cells) -> _Settling:
             jnp.where(plain, smallest, pivot),
         ),
         jnp.where(closer, value, loss),
-        jnp.where(closer, eased, jnp.maximum(damping, _LEAST_DAMPING) * _EASE),
+        jnp.where(closer, eased, jnp.maximum(damping, LEAST_DAMPING) * EASE),
         ~(closer & plain & (gain < SETTLED)),
         state.steps + 1,
     )
