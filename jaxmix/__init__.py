@@ -11,17 +11,20 @@ from jaxmix import remarks
 
 remarks.quiet_commands(sys.argv, sys.orig_argv, os.environ)  # before JAX is loaded
 
-from jaxmix import features, hierarchy, moments, populations, study
-from jaxmix.data import CausalData, read
-from jaxmix.estimates import Estimate
+from jaxmix import hierarchy, moved, populations, study
+from jaxmix.data.roles import CausalData, read
 from jaxmix.estimators import baselines, bridge, factorization, spectral, synthetic
-from jaxmix.fit import fit
+from jaxmix.fitting.latent_classes import LatentClassResult, latent_classes
+from jaxmix.fitting.run import fit
 from jaxmix.inference import asymptotic, selection, sensitivity, specification
 from jaxmix.inference.resampling import bootstrap
-from jaxmix.latent_classes import LatentClassResult, latent_classes
-from jaxmix.mixture import EffectLaw, Mixture
-from jaxmix.result import Result
+from jaxmix.model.law import EffectLaw, Mixture
+from jaxmix.results.estimates import Estimate
+from jaxmix.results.result import Result
+from jaxmix.sample import features, moments
 from jaxmix.status import EstimateError, InputError, Status
+
+moved.keep_old_paths()
 
 __version__ = importlib.metadata.version("jaxmix")
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from jaxmix.data import CausalData
-from jaxmix.estimates import Estimate
-from jaxmix.fit import fit
+from jaxmix.data.roles import CausalData
+from jaxmix.fitting.run import fit
 from jaxmix.report.tables import number
-from jaxmix.result import Result
+from jaxmix.results.estimates import Estimate
+from jaxmix.results.result import Result
 from jaxmix.status import InputError
 
 _CLASSES = 3

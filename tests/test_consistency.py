@@ -9,8 +9,9 @@ import pytest
 
 import jaxmix as jm
 from experiments.verdicts.random_tables import continuous, draw, has_two_arms, rows_of
-from jaxmix import Status, consistency
+from jaxmix import Status
 from jaxmix.estimators.base import Fitted, Numbers
+from jaxmix.fitting import consistency
 from jaxmix.inference import profile
 from tests import likelihood_oracles as lo
 
@@ -218,7 +219,7 @@ def test_contradictions_are_failures_and_leave_no_number(plain, monkeypatch):
         ends = found(*args, **kwargs)
         return ends._replace(effect=ends.effect + 1.0)
 
-    monkeypatch.setattr(sys.modules["jaxmix.uncertainty"].profile, "intervals", beside)
+    monkeypatch.setattr(sys.modules["jaxmix.fitting.uncertainty"].profile, "intervals", beside)
     result = fitted(TABLES["zeros in z and x, 1"])
     assert result.status is Status.INCONSISTENT
     assert not result.status.usable
@@ -290,14 +291,14 @@ def test_contradictions_of_latent_classes_are_failures_too(monkeypatch):
     ill = rng.random(300) < 0.4
     frame = {f"i{j}": (rng.random(300) < np.where(ill, 0.8, 0.2)).astype(int) for j in range(4)}
     assert jm.latent_classes(frame, 2).status is Status.SUCCESS
-    solve = sys.modules["jaxmix.latent_classes"].latent.solve
+    solve = sys.modules["jaxmix.fitting.latent_classes"].latent.solve
 
     def beside(*args, **kwargs):
         found = solve(*args, **kwargs)
         halved = dataclasses.replace(found.value, shares=found.value.shares / 2)
         return dataclasses.replace(found, value=halved)
 
-    monkeypatch.setattr(sys.modules["jaxmix.latent_classes"].latent, "solve", beside)
+    monkeypatch.setattr(sys.modules["jaxmix.fitting.latent_classes"].latent, "solve", beside)
     result = jm.latent_classes(frame, 2)
     assert result.status is Status.INCONSISTENT
     assert any("add up to 0.5" in warning for warning in result.warnings)

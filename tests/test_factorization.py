@@ -10,9 +10,9 @@ import pytest
 
 import jaxmix as jm
 from jaxmix import Status
-from jaxmix.estimators import table
-from jaxmix.estimators.settling import settle_down
-from jaxmix.estimators.table import Factors
+from jaxmix.model import table
+from jaxmix.model.settling import settle_down
+from jaxmix.model.table import Factors
 from tests import likelihood_oracles as lo
 from tests import oracles
 from tests.helpers import exact_moments, population

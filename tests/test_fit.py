@@ -9,7 +9,7 @@ import pytest
 
 import jaxmix as jm
 from jaxmix import InputError, Status
-from jaxmix.fit import why_withdrawn
+from jaxmix.fitting.run import why_withdrawn
 from tests import oracles
 from tests.helpers import block, causal_data, linear_rows, population
 

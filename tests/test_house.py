@@ -3,22 +3,22 @@
 import ast
 import importlib
 import pathlib
+import re
 import subprocess
 import sys
 
 import pytest
 
 import jaxmix
+from jaxmix import moved
 
 PACKAGE = pathlib.Path(jaxmix.__file__).parent
 
 # From the lowest room to the highest; a room imports from those before it, and from itself.
 ROOMS = [
-    "remarks", "status", "arguments", "tables", "columns", "reading", "categories", "arms",
-    "clusters", "coding", "redundancy", "solvers", "report", "data", "sample", "features",
-    "moments", "mixture", "hierarchy", "estimators", "populations", "inference", "latent_classes",
-    "estimates", "summary", "result", "units", "options", "plan", "diagnose",
-    "uncertainty", "consistency", "checks", "fit", "study", "demo", "doctor", "cli", "__main__",
+    "remarks", "moved", "status", "arguments", "tables", "solvers", "report", "data", "sample",
+    "model", "hierarchy", "estimators", "populations", "inference", "results", "fitting", "study",
+    "demo", "doctor", "cli", "__main__",
 ]  # fmt: skip
 
 
@@ -66,22 +66,49 @@ def test_every_room_is_there():
     assert found - {"__init__"} == set(ROOMS)
 
 
+FOLDERS = sorted(
+    {path.parent for path in modules()} - {PACKAGE / "estimators", PACKAGE / "inference"}
+)
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda p: p.name)
+def test_folders_stay_small(folder):
+    """About ten files and `__init__.py`: what no longer fits is two rooms."""
+    assert len(list(folder.glob("*.py"))) <= 12
+
+
 @pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_files_stay_short(path):
     assert len(path.read_text().splitlines()) <= 400
 
 
-@pytest.mark.parametrize("name", ["features", "moments"])
-def test_modules_that_moved_keep_their_public_names(name):
-    """Their old import paths give the very same objects, and all of them."""
-    old = importlib.import_module(f"jaxmix.{name}")
-    new = importlib.import_module(f"jaxmix.sample.{name}")
-    own = {
-        key for key, value in vars(new).items()
-        if not key.startswith("_") and getattr(value, "__module__", "") == new.__name__
-    }  # fmt: skip
-    assert set(old.__all__) == own
-    assert all(getattr(old, key) is getattr(new, key) for key in own)
+@pytest.mark.parametrize("old", sorted(moved.MOVED))
+def test_old_paths_give_the_modules_that_took_their_place(old):
+    new = importlib.import_module(f"jaxmix.{moved.MOVED[old]}")
+    names = [
+        name for name, value in vars(new).items()
+        if not name.startswith("_") and getattr(value, "__module__", "") == new.__name__
+    ]  # fmt: skip
+    assert names
+    for name in names:
+        with pytest.warns(DeprecationWarning, match=re.escape(new.__name__)):
+            assert getattr(importlib.import_module(f"jaxmix.{old}"), name) is getattr(new, name)
+
+
+def test_an_old_path_hides_nothing():
+    """The functions `fit` and `latent_classes` have the names of modules that were."""
+    code = (
+        "import warnings\n"
+        "warnings.simplefilter('ignore', DeprecationWarning)\n"
+        "from jaxmix.fit import fit\n"
+        "from jaxmix.latent_classes import latent_classes\n"
+        "import jaxmix, jaxmix.fit, jaxmix.result, jaxmix.estimators.table\n"
+        "assert jaxmix.fit is fit and jaxmix.latent_classes is latent_classes\n"
+        "assert jaxmix.result.Result is jaxmix.Result\n"
+        "assert jaxmix.estimators.table.Cells is not None\n"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
 
 
 CONVENTIONS = {"_asdict", "_fields", "_replace", "_repr_html_", "_supxlabel"}  # of others' classes

@@ -9,10 +9,11 @@ import pytest
 import scipy.stats
 
 import jaxmix as jm
-from jaxmix import InputError, uncertainty
+from jaxmix import InputError
 from jaxmix.estimators.base import Fitted, Numbers
+from jaxmix.fitting import uncertainty
+from jaxmix.fitting.options import Options
 from jaxmix.inference import drawing, intervals, resampling
-from jaxmix.options import Options
 from tests import oracles
 from tests.helpers import block, causal_data, linear_rows
 

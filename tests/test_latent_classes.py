@@ -14,8 +14,8 @@ import pytest
 
 import jaxmix as jm
 from jaxmix.estimators import factorization, latent
-from jaxmix.estimators import rows as rows_
-from jaxmix.latent_classes import latent_classes
+from jaxmix.fitting.latent_classes import latent_classes
+from jaxmix.model import rows as rows_
 from jaxmix.status import EstimateError, InputError, Status
 from tests.helpers import shared_data
 from tests.likelihood_oracles import em_latent_classes

@@ -8,7 +8,7 @@ import typer.main
 
 import jaxmix as jm
 from jaxmix import cli
-from jaxmix.options import OPTIONS, Options
+from jaxmix.fitting.options import OPTIONS, Options
 
 SIGNATURE = inspect.signature(jm.fit).parameters
 

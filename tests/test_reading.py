@@ -21,7 +21,7 @@ import pytest
 import jaxmix as jm
 from experiments.verdicts import reading as fuzz
 from jaxmix import CausalData, InputError, cli
-from jaxmix.categories import codes_like, codes_of
+from jaxmix.data.categories import codes_like, codes_of
 from jaxmix.tables import separated
 from jaxmix.tables.texts import USUAL, marks_of, number_of
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 import jaxmix as jm
-from jaxmix import CausalData, InputError, Status, features, redundancy
-from jaxmix.coding import MAX_LEVELS
+from jaxmix import CausalData, InputError, Status, features
+from jaxmix.data import redundancy
+from jaxmix.data.coding import MAX_LEVELS
 from jaxmix.sample.moments import from_rows
 from tests import oracles
 from tests.helpers import hidden_class_rows

@@ -10,10 +10,10 @@ import pytest
 
 import jaxmix as jm
 from jaxmix import CausalData, Status
-from jaxmix.estimates import InfluentialRow
+from jaxmix.fitting.units import in_units
 from jaxmix.inference import asymptotic, resampling
 from jaxmix.inference.sensitivity import Sensitivity
-from jaxmix.units import in_units
+from jaxmix.results.estimates import InfluentialRow
 from tests import oracles
 from tests.helpers import hidden_class_rows
 

@@ -22,7 +22,7 @@ from experiments.verdicts.random_tables import (
 )
 from jaxmix import Status
 from jaxmix.estimators import latent
-from jaxmix.latent_classes import contradictions
+from jaxmix.fitting.latent_classes import contradictions
 
 ORACLES = 100  # tables whose latent classes are found again by EM in numpy
 STEP = 1e-3  # change of the counts in central differences, in units of their noise

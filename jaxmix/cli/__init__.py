@@ -39,10 +39,10 @@ from jaxmix.cli.common import (
     report,
 )
 from jaxmix.cli.streams import careful_streams
-from jaxmix.data import WEIGHT_KINDS, read
+from jaxmix.data.roles import WEIGHT_KINDS, read
 from jaxmix.doctor import known_trouble
-from jaxmix.fit import fit
-from jaxmix.options import OPTIONS
+from jaxmix.fitting.options import OPTIONS
+from jaxmix.fitting.run import fit
 from jaxmix.report import files
 from jaxmix.report.progress import fit_progress
 from jaxmix.status import InputError, UnknownColumn

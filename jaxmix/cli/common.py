@@ -10,10 +10,10 @@ from typing import Annotated, Any
 
 import typer
 
-from jaxmix.options import OPTIONS
+from jaxmix.fitting.options import OPTIONS
 from jaxmix.report.files import check_outputs, expand, write_whole
 from jaxmix.report.plots import ForestRow, figure_class
-from jaxmix.result import Result
+from jaxmix.results.result import Result
 from jaxmix.status import InputError
 
 _FORMATS = ("png", "pdf", "svg")

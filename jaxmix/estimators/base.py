@@ -9,7 +9,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol, Self
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from jaxmix.mixture import EffectLaw, Mixture
+from jaxmix.model.law import EffectLaw, Mixture
 from jaxmix.sample.moments import Moments
 
 

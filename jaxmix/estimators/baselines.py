@@ -20,7 +20,7 @@ from jaxmix.estimators import quadrature
 from jaxmix.estimators.bridge import target_x
 from jaxmix.estimators.parafac import em, law_of_means, nn_parafac
 from jaxmix.estimators.synthetic import moment_sequence, outcome_scale, standard_zxy
-from jaxmix.mixture import EffectLaw, range_status
+from jaxmix.model.law import EffectLaw, range_status
 from jaxmix.sample.features import Views
 from jaxmix.sample.moments import Moments
 from jaxmix.solvers.linalg import pinv

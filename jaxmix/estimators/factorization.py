@@ -20,7 +20,7 @@ import optax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array
 
-from jaxmix.estimators import least_squares, likelihood, table
+from jaxmix.estimators import least_squares, likelihood
 from jaxmix.estimators.least_squares import Layout
 from jaxmix.estimators.optimum import (
     cells_of,
@@ -29,9 +29,10 @@ from jaxmix.estimators.optimum import (
     singular_where,
     table_value,
 )
-from jaxmix.estimators.settling import SETTLED, settle_down
-from jaxmix.estimators.table import Cells, Factors
-from jaxmix.mixture import EffectLaw, range_status
+from jaxmix.model import table
+from jaxmix.model.law import EffectLaw, range_status
+from jaxmix.model.settling import SETTLED, settle_down
+from jaxmix.model.table import Cells, Factors
 from jaxmix.sample import moments as moments_
 from jaxmix.sample.moments import Moments
 from jaxmix.status import Solution, Status, settle, where, worst

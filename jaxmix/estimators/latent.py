@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from jaxmix.estimators.rows import (
+from jaxmix.model.rows import (
     Layout,
     Rows,
     Theta,
@@ -28,7 +28,7 @@ from jaxmix.estimators.rows import (
     retract,
     settle_down,
 )
-from jaxmix.estimators.settling import SETTLED
+from jaxmix.model.settling import SETTLED
 from jaxmix.solvers.implicit import at_root
 from jaxmix.solvers.minimise import damped, minimise
 from jaxmix.status import Solution, Status, settle, where, worst

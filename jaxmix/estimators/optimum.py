@@ -14,10 +14,11 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float
 
-from jaxmix.estimators import least_squares, table
+from jaxmix.estimators import least_squares
 from jaxmix.estimators.least_squares import Layout, Profiles, Target
-from jaxmix.estimators.table import Cells, Factors
-from jaxmix.mixture import Mixture
+from jaxmix.model import table
+from jaxmix.model.law import Mixture
+from jaxmix.model.table import Cells, Factors
 from jaxmix.sample.moments import Moments
 from jaxmix.solvers.implicit import at_root, is_singular
 from jaxmix.solvers.lanes import batched, where_selected

@@ -12,8 +12,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxmix.estimators import likelihood
 from jaxmix.estimators.optimum import counts_of
-from jaxmix.estimators.table import Cells, Factors, deviance, em_step, log_likelihood
-from jaxmix.mixture import EffectLaw
+from jaxmix.model.law import EffectLaw
+from jaxmix.model.table import Cells, Factors, deviance, em_step, log_likelihood
 from jaxmix.sample import moments as moments_
 from jaxmix.sample.moments import Moments
 from jaxmix.status import Status, settle, where, worst

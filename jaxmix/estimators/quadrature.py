@@ -14,7 +14,7 @@ from collections.abc import Callable
 import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float
 
-from jaxmix.mixture import EffectLaw
+from jaxmix.model.law import EffectLaw
 from jaxmix.solvers.linalg import inverse
 from jaxmix.solvers.spectra import left_eigen
 from jaxmix.status import Status, settle, where, worst

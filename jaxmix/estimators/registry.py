@@ -13,7 +13,7 @@ from jaxtyping import Array
 from jaxmix.estimators import baselines, bridge, factorization, optimum, spectral, synthetic
 from jaxmix.estimators.base import Estimator, Fitted, Numbers, Optimum, numbers_of_law
 from jaxmix.estimators.quadrature import METHODS as QUADRATURES
-from jaxmix.mixture import EffectLaw, Mixture
+from jaxmix.model.law import EffectLaw, Mixture
 from jaxmix.sample.moments import Moments
 from jaxmix.status import Status, where
 

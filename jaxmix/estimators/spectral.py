@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 
 from jaxmix.estimators.bridge import PotentialMeans, short_of_rank, target_x
 from jaxmix.estimators.synthetic import outcome_scale, standard_zxy
-from jaxmix.mixture import EffectLaw, Mixture, range_status
+from jaxmix.model.law import EffectLaw, Mixture, range_status
 from jaxmix.sample.moments import Moments
 from jaxmix.solvers.linalg import inverse, pinv
 from jaxmix.solvers.spectra import dominant_subspace, left_eigen

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxmix.estimators.bridge import PotentialMeans, arm_inverses, target_x
 from jaxmix.estimators.quadrature import METHODS
-from jaxmix.mixture import EffectLaw, range_status
+from jaxmix.model.law import EffectLaw, range_status
 from jaxmix.sample.moments import Moments
 from jaxmix.status import Solution, Status, settle, where, worst
 

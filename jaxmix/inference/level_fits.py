@@ -15,9 +15,10 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxmix.estimators import factorization, least_squares, likelihood, optimum, table
+from jaxmix.estimators import factorization, least_squares, likelihood, optimum
 from jaxmix.estimators.least_squares import Coordinates, Layout, Target
-from jaxmix.estimators.table import Cells, Factors
+from jaxmix.model import table
+from jaxmix.model.table import Cells, Factors
 from jaxmix.sample.moments import Moments
 from jaxmix.status import Status
 

@@ -18,7 +18,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from jaxmix.estimators.table import Cells, Factors
 from jaxmix.inference.level_fits import (
     TableFit,
     climb,
@@ -33,6 +32,7 @@ from jaxmix.inference.level_fits import (
     widened,
 )
 from jaxmix.inference.verdict import Statistic, chi_square
+from jaxmix.model.table import Cells, Factors
 from jaxmix.sample import moments as moments_
 from jaxmix.sample.moments import Moments
 

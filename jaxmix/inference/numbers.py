@@ -11,10 +11,10 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
-from jaxmix.estimators import table
 from jaxmix.estimators.base import Numbers
 from jaxmix.estimators.optimum import cells_of, mixture_of
-from jaxmix.estimators.table import Cells, Factors
+from jaxmix.model import table
+from jaxmix.model.table import Cells, Factors
 from jaxmix.sample.moments import Moments
 
 

@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jaxmix.estimators.bridge import arm_inverses
-from jaxmix.estimators.table import Cells
 from jaxmix.inference.verdict import SpecificationTest, Statistic, chi_square
+from jaxmix.model.table import Cells
 from jaxmix.sample import moments as moments_
 from jaxmix.sample.features import Views
 from jaxmix.sample.moments import Moments, from_rows

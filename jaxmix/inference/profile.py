@@ -20,10 +20,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxmix.estimators import table
 from jaxmix.estimators.optimum import cells_of, mixture_of
-from jaxmix.estimators.table import Cells, Factors, Pull
 from jaxmix.inference.numbers import Model, limits_of, numbers_of, variances_of
+from jaxmix.model import table
+from jaxmix.model.table import Cells, Factors, Pull
 from jaxmix.sample.moments import Moments
 from jaxmix.solvers.lanes import batched, by_chunks
 from jaxmix.solvers.minimise import damped, minimise

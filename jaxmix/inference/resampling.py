@@ -15,7 +15,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxmix import arguments
-from jaxmix.data import CausalData
+from jaxmix.data.roles import CausalData
 from jaxmix.inference.drawing import KINDS, Units, draw_units, rows_of, units_of
 from jaxmix.inference.intervals import acceleration
 from jaxmix.sample import moments

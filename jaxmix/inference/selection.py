@@ -13,11 +13,11 @@ import numpy as np
 from jax.scipy.stats import chi2
 
 from jaxmix import arguments
-from jaxmix.data import CausalData
-from jaxmix.estimators.table import Cells
+from jaxmix.data.roles import CausalData
 from jaxmix.inference import criteria, ranks
 from jaxmix.inference.choice import Candidate, Context, Selection, decide
 from jaxmix.inference.subject import MAX_MOMENTS
+from jaxmix.model.table import Cells
 from jaxmix.sample.features import Views, encode, refuse_copies
 from jaxmix.sample.moments import from_rows
 from jaxmix.status import InputError

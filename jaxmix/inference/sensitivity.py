@@ -21,7 +21,7 @@ from jaxmix.estimators import factorization
 from jaxmix.inference.extremes import Problem, sweep
 from jaxmix.inference.sensitivity_result import Numbers, Sensitivity
 from jaxmix.inference.strength import EDGES, Parts
-from jaxmix.mixture import Mixture
+from jaxmix.model.law import Mixture
 from jaxmix.sample.moments import Moments, from_counts
 from jaxmix.status import InputError
 

@@ -16,7 +16,6 @@ import numpy as np
 from jaxtyping import Array
 
 from jaxmix import arguments
-from jaxmix.estimators.table import Cells
 from jaxmix.inference import range_checks
 from jaxmix.inference.level_tests import arms_statistic, fit_statistic, nested_statistic
 from jaxmix.inference.overidentification import (
@@ -28,6 +27,7 @@ from jaxmix.inference.overidentification import (
 from jaxmix.inference.range_checks import range_statistic
 from jaxmix.inference.subject import Data, doubt, subject_of, with_covariance
 from jaxmix.inference.verdict import SpecificationTest, Statistic, chi_square, in_words
+from jaxmix.model.table import Cells
 from jaxmix.sample.design import Design
 from jaxmix.sample.features import Views
 from jaxmix.sample.moments import Moments

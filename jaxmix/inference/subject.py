@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array
 
 from jaxmix import arguments
-from jaxmix.data import CausalData
+from jaxmix.data.roles import CausalData
 from jaxmix.sample import features
 from jaxmix.sample.design import Design
 from jaxmix.sample.features import Views

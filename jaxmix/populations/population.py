@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxmix.mixture import EffectLaw
+from jaxmix.model.law import EffectLaw
 
 
 class Population:

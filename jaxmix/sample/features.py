@@ -11,10 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from jaxmix import arguments, redundancy
-from jaxmix.coding import Features, cell_features, check_varies, exponent, indicators, linear
-from jaxmix.columns import Column, label
-from jaxmix.data import CausalData
+from jaxmix import arguments
+from jaxmix.data import redundancy
+from jaxmix.data.coding import Features, cell_features, check_varies, exponent, indicators, linear
+from jaxmix.data.columns import Column, label
+from jaxmix.data.roles import CausalData
 from jaxmix.sample.design import Design
 from jaxmix.status import InputError
 

@@ -5,7 +5,7 @@
 >>> study.run(config, "out/level2_vs_level3")  # doctest: +SKIP
 """
 
-from jaxmix.study.config import Cell, Config, load
+from jaxmix.study.configuration.config import Cell, Config, load
 from jaxmix.study.run import Progress, run
 from jaxmix.study.store import Store
 from jaxmix.study.summary import write as summarise

@@ -18,7 +18,7 @@ from jaxmix.report.progress import progress_bar
 from jaxmix.report.tables import Table, number
 from jaxmix.status import InputError
 from jaxmix.study import figures, simulate
-from jaxmix.study.population import population_of_file
+from jaxmix.study.configuration.population import population_of_file
 
 app = typer.Typer(rich_markup_mode=None, help="Simulation studies: run, status, summarize, plot.")
 

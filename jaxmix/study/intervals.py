@@ -22,8 +22,8 @@ from jaxmix.sample import moments as moments_
 from jaxmix.sample.moments import Moments
 from jaxmix.solvers.sampling import multinomial
 from jaxmix.status import NO_ESTIMATE
-from jaxmix.study.choices import Intervals
-from jaxmix.study.methods import Chosen, Estimated
+from jaxmix.study.configuration.choices import Intervals
+from jaxmix.study.configuration.methods import Chosen, Estimated
 
 
 class Spread(NamedTuple):

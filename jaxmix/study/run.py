@@ -9,7 +9,7 @@ from typing import Any
 from jaxmix import arguments
 from jaxmix.status import InputError
 from jaxmix.study import summary
-from jaxmix.study.config import Cell, Config
+from jaxmix.study.configuration.config import Cell, Config
 from jaxmix.study.store import Store
 from jaxmix.study.sweep import blocks
 from jaxmix.study.tables import parquet

@@ -14,7 +14,7 @@ import numpy as np
 from jaxmix.report.files import write_whole
 from jaxmix.report.tables import number
 from jaxmix.status import InputError
-from jaxmix.study.population import PopulationSpec
+from jaxmix.study.configuration.population import PopulationSpec
 from jaxmix.study.tables import parquet
 
 

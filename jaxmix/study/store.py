@@ -29,7 +29,7 @@ import jax.numpy as jnp
 
 from jaxmix.report.files import write_whole
 from jaxmix.status import InputError
-from jaxmix.study.config import Cell, Config
+from jaxmix.study.configuration.config import Cell, Config
 from jaxmix.study.tables import VECTORS, TableWriter, parquet, reading
 
 try:

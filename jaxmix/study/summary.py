@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxmix.report.files import write_whole
 from jaxmix.status import Status
-from jaxmix.study.config import Cell
+from jaxmix.study.configuration.config import Cell
 from jaxmix.study.statistics import Replicates, metrics_of
 from jaxmix.study.store import Store
 from jaxmix.study.tables import parquet, reading

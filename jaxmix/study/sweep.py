@@ -20,11 +20,11 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Int
 
-from jaxmix.study.choices import Intervals
-from jaxmix.study.config import Cell, Config
+from jaxmix.study.configuration.choices import Intervals
+from jaxmix.study.configuration.config import Cell, Config
+from jaxmix.study.configuration.methods import Chosen, Estimated
+from jaxmix.study.configuration.population import PopulationSpec
 from jaxmix.study.intervals import Spread, by_delta, by_profile, by_resamples, resample
-from jaxmix.study.methods import Chosen, Estimated
-from jaxmix.study.population import PopulationSpec
 
 _MAX_CHUNK = 16_384
 _CHUNK_NUMBERS = 1 << 23  # numbers held at once (64 MiB in float64), data and their like

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from jaxmix.status import InputError, Status
-from jaxmix.study.config import Cell, Config
+from jaxmix.study.configuration.config import Cell, Config
 from jaxmix.study.sweep import Block
 
 VECTORS = ("effects", "shares")

@@ -13,14 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from jaxmix.estimates import Estimate
 from jaxmix.estimators.base import Fitted, LevelEstimator, Numbers
 from jaxmix.estimators.optimum import counts_of
-from jaxmix.mixture import Mixture
-from jaxmix.result import Result
+from jaxmix.fitting.uncertainty import Uncertainty, has_likelihood
+from jaxmix.model.law import Mixture
+from jaxmix.results.estimates import Estimate
+from jaxmix.results.result import Result
 from jaxmix.sample.sample import Sample
 from jaxmix.status import Status
-from jaxmix.uncertainty import Uncertainty, has_likelihood
 
 MIN_RESAMPLES = 200
 """Usable resamples from which on an estimate beyond the range of all of them is a contradiction:

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxmix.estimators.settling import EASE, LEAST_DAMPING, SETTLED
+from jaxmix.model.settling import EASE, LEAST_DAMPING, SETTLED
 
 _MOST_STEPS = 100  # exact ones, of which two are enough as a rule
 _METRIC_FLOOR = 1e-2  # a probability below this damps no further

@@ -9,9 +9,9 @@ import jax
 import numpy as np
 from jaxtyping import Array
 
-from jaxmix import clusters
-from jaxmix.data import CausalData
-from jaxmix.estimates import Diagnostics, Resamples
+from jaxmix.data import clusters
+from jaxmix.data.redundancy import notes_on_copies
+from jaxmix.data.roles import CausalData
 from jaxmix.estimators.base import Fitted, LevelEstimator, Optimum
 from jaxmix.estimators.bridge import proxy_singular_values, short_of_rank, weakest_direction
 from jaxmix.estimators.registry import Bridge
@@ -23,7 +23,7 @@ from jaxmix.inference.specification import (
     fit_test,
     overidentification,
 )
-from jaxmix.redundancy import notes_on_copies
+from jaxmix.results.estimates import Diagnostics, Resamples
 from jaxmix.sample.features import Views, copies, nothing_left
 from jaxmix.sample.moments import Moments
 from jaxmix.sample.sample import Sample

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxmix.columns import Column
+from jaxmix.data.columns import Column
 from jaxmix.status import InputError
 
 MAX_LEVELS = 256

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from jaxmix import arguments
-from jaxmix.columns import Column, label, listed
+from jaxmix.data.columns import Column, label, listed
 from jaxmix.status import InputError
 from jaxmix.tables.texts import number_of
 

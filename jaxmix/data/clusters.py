@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxmix.columns import Column, label
+from jaxmix.data.columns import Column, label
 from jaxmix.status import InputError
 
 ENOUGH = 20

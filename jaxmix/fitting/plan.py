@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from jaxmix.columns import listed
-from jaxmix.data import CausalData
+from jaxmix.data.columns import listed
+from jaxmix.data.roles import CausalData
 from jaxmix.estimators.base import LevelEstimator
 from jaxmix.estimators.registry import Bridge, Factorization, Spectral, Synthetic, names_at
+from jaxmix.fitting.options import AUTO, MIN_RESAMPLES, Options
 from jaxmix.hierarchy import Verdict, identify
-from jaxmix.options import AUTO, MIN_RESAMPLES, Options
 from jaxmix.status import InputError
 
 _FROM_RESAMPLES = ("basic", "studentized", "bca")

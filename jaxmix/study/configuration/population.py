@@ -14,8 +14,8 @@ from jaxtyping import Array
 
 from jaxmix.estimators.registry import METHODS
 from jaxmix.populations import KINDS, DiscretePopulation
-from jaxmix.study.methods import Chosen
-from jaxmix.study.source import Source, check_type, suggest
+from jaxmix.study.configuration.methods import Chosen
+from jaxmix.study.configuration.source import Source, check_type, suggest
 
 SEED = "population_seed"
 """Parameter that fixes one random population; without it every replicate draws its own."""

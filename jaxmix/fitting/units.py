@@ -9,11 +9,11 @@ from typing import Any, ParamSpec
 
 import numpy as np
 
-from jaxmix.coding import exponent
-from jaxmix.columns import Column
-from jaxmix.data import CausalData
-from jaxmix.estimates import Estimate, InfluentialRow, PerClass
-from jaxmix.result import Result
+from jaxmix.data.coding import exponent
+from jaxmix.data.columns import Column
+from jaxmix.data.roles import CausalData
+from jaxmix.results.estimates import Estimate, InfluentialRow, PerClass
+from jaxmix.results.result import Result
 
 _FREE = 128  # powers of two within which squares and cubes of outcomes are ordinary numbers
 

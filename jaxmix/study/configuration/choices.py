@@ -9,8 +9,8 @@ from typing import Any
 
 from jaxmix.estimators.registry import METHODS
 from jaxmix.inference import intervals as intervals_
-from jaxmix.study.methods import Chosen
-from jaxmix.study.source import Source, check_among, check_keys, check_type, suggest
+from jaxmix.study.configuration.methods import Chosen
+from jaxmix.study.configuration.source import Source, check_among, check_keys, check_type, suggest
 
 INTERVALS = ("delta", "profile", "bootstrap", *intervals_.KINDS)
 _BY_DERIVATIVES = ("delta", "studentized", "bca")

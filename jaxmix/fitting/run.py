@@ -13,28 +13,28 @@ from jax.tree_util import Partial
 from jaxtyping import Array
 
 from jaxmix import arguments
-from jaxmix.checks import checks as further_checks
-from jaxmix.checks import influential_rows
-from jaxmix.consistency import examined
-from jaxmix.data import CausalData
-from jaxmix.diagnose import diagnose, evaluate, warnings_of
-from jaxmix.estimates import Classes, Estimate, PerClass
+from jaxmix.data.roles import CausalData
 from jaxmix.estimators.base import LevelEstimator, Numbers
 from jaxmix.estimators.compared import Compared
 from jaxmix.estimators.registry import Factorization, Spectral, Synthetic
+from jaxmix.fitting.checks import checks as further_checks
+from jaxmix.fitting.checks import influential_rows
+from jaxmix.fitting.consistency import examined
+from jaxmix.fitting.diagnose import diagnose, evaluate, warnings_of
+from jaxmix.fitting.options import AUTO, Options
+from jaxmix.fitting.plan import declare, of_classes, plan
+from jaxmix.fitting.uncertainty import linearized, uncertainty
+from jaxmix.fitting.units import of_order_one
 from jaxmix.inference import selection
 from jaxmix.inference.bands import LawBands
 from jaxmix.inference.subject import MAX_MOMENTS
-from jaxmix.mixture import EffectLaw, Mixture
-from jaxmix.options import AUTO, Options
-from jaxmix.plan import declare, of_classes, plan
-from jaxmix.result import Result
+from jaxmix.model.law import EffectLaw, Mixture
+from jaxmix.results.estimates import Classes, Estimate, PerClass
+from jaxmix.results.result import Result
 from jaxmix.sample import features
 from jaxmix.sample.features import Views, cell_names, distinct
 from jaxmix.sample.sample import Sample
 from jaxmix.status import InputError, Status
-from jaxmix.uncertainty import linearized, uncertainty
-from jaxmix.units import of_order_one
 
 _REFINED = (Status.COMPLEX_SPECTRUM, Status.INDEFINITE_MOMENTS, Status.OUT_OF_RANGE)
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from jaxmix import arguments
-from jaxmix.columns import Reading, label, listed, notes_of
-from jaxmix.reading import as_column, levels_of
+from jaxmix.data.columns import Reading, label, listed, notes_of
+from jaxmix.data.reading import as_column, levels_of
 from jaxmix.status import InputError
 from jaxmix.tables.cells import Cells, cells_from, cells_of, names_of
 from jaxmix.tables.texts import Marks

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxmix.estimators.table import Cells, Factors, deviance, newton_step, retract, to_bound
+from jaxmix.model.table import Cells, Factors, deviance, newton_step, retract, to_bound
 from jaxmix.solvers.lanes import batched, where_selected
 
 SETTLED = 1e-8  # predicted gain whose step leaves an error of its square only

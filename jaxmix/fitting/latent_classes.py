@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmix import arguments
-from jaxmix.categories import check_stored, codes_like, codes_of, counts_of
+from jaxmix.data.categories import check_stored, codes_like, codes_of, counts_of
 from jaxmix.estimators import latent
 from jaxmix.report.files import write_whole
 from jaxmix.report.tables import Table, number, text_keys

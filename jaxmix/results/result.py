@@ -13,16 +13,17 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from jaxmix import arguments, summary
-from jaxmix.estimates import Classes, Diagnostics, Estimate, PerClass
+from jaxmix import arguments
 from jaxmix.hierarchy import Verdict
 from jaxmix.inference.bands import LawBands
 from jaxmix.inference.selection import Selection
 from jaxmix.inference.sensitivity import Sensitivity
-from jaxmix.mixture import EffectLaw
+from jaxmix.model.law import EffectLaw
 from jaxmix.report import plots
 from jaxmix.report.files import write_whole
 from jaxmix.report.tables import Table, text_keys
+from jaxmix.results import summary
+from jaxmix.results.estimates import Classes, Diagnostics, Estimate, PerClass
 from jaxmix.status import EstimateError, InputError, Status
 
 if TYPE_CHECKING:

@@ -12,14 +12,14 @@ import numpy as np
 from jax.tree_util import Partial
 from jaxtyping import Array
 
-from jaxmix.estimates import Resamples
 from jaxmix.estimators.base import Fitted, LevelEstimator, Numbers
 from jaxmix.estimators.compared import Compared
 from jaxmix.estimators.registry import Factorization
+from jaxmix.fitting.options import Options
 from jaxmix.inference import intervals, profile, resampling
 from jaxmix.inference import numbers as numbers_
 from jaxmix.inference.asymptotic import Linearized
-from jaxmix.options import Options
+from jaxmix.results.estimates import Resamples
 from jaxmix.sample.features import Views
 from jaxmix.sample.moments import Moments
 from jaxmix.sample.sample import Sample

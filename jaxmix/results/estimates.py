@@ -10,12 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmix.categories import check_stored
-from jaxmix.columns import label, listed
-from jaxmix.data import CausalData
+from jaxmix.data.categories import check_stored
+from jaxmix.data.columns import label, listed
+from jaxmix.data.reading import levels_of
+from jaxmix.data.roles import CausalData
 from jaxmix.inference.specification import SpecificationTest
-from jaxmix.mixture import Mixture
-from jaxmix.reading import levels_of
+from jaxmix.model.law import Mixture
 from jaxmix.status import InputError
 from jaxmix.tables.cells import cells_of, names_of
 from jaxmix.tables.texts import USUAL

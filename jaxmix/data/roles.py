@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from jaxmix import arguments, clusters
-from jaxmix.arms import arms_of
-from jaxmix.columns import (
+from jaxmix import arguments
+from jaxmix.data import clusters
+from jaxmix.data.arms import arms_of
+from jaxmix.data.columns import (
     Column,
     check_not_empty,
     check_varies,
@@ -25,7 +26,7 @@ from jaxmix.columns import (
     notes_of,
     stray_texts,
 )
-from jaxmix.reading import as_column
+from jaxmix.data.reading import as_column
 from jaxmix.status import InputError, UnknownColumn
 from jaxmix.tables.cells import cells_of, names_of
 from jaxmix.tables.files import read_columns

@@ -8,8 +8,8 @@ from jaxmix.report.tables import Table, classes, interval, number
 from jaxmix.status import Status
 
 if TYPE_CHECKING:
-    from jaxmix.estimates import Estimate
-    from jaxmix.result import Result
+    from jaxmix.results.estimates import Estimate
+    from jaxmix.results.result import Result
 
 _CAVEAT_POOLED = (
     "Pooled form: treatment enters once, linearly. The coefficient is the effect only if the "

@@ -11,16 +11,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from jaxmix.data import CausalData
-from jaxmix.estimates import InfluentialRow
+from jaxmix.data.roles import CausalData
 from jaxmix.estimators import spectral
 from jaxmix.estimators.base import Fitted, LevelEstimator
+from jaxmix.fitting.options import Options
 from jaxmix.inference import resampling, sensitivity, specification
 from jaxmix.inference.asymptotic import largest_changes
 from jaxmix.inference.sensitivity import Sensitivity
 from jaxmix.inference.specification import SpecificationTest
 from jaxmix.inference.subject import MAX_MOMENTS
-from jaxmix.options import Options
+from jaxmix.results.estimates import InfluentialRow
 from jaxmix.sample.features import Views, distinct
 from jaxmix.sample.moments import Moments
 from jaxmix.sample.sample import Sample

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from jaxmix.coding import Features
-from jaxmix.columns import listed
+from jaxmix.data.coding import Features
+from jaxmix.data.columns import listed
 from jaxmix.status import InputError
 
 SAME = 1e-10

@@ -14,16 +14,16 @@ import jax.numpy as jnp
 
 from jaxmix.estimators.registry import METHODS
 from jaxmix.status import InputError
-from jaxmix.study.choices import (
+from jaxmix.study.configuration.choices import (
     Intervals,
     check_figure,
     check_name,
     estimators_of,
     intervals_of,
 )
-from jaxmix.study.methods import Chosen
-from jaxmix.study.population import PopulationSpec, parameters_of
-from jaxmix.study.source import Source, check_keys, check_type, suggest
+from jaxmix.study.configuration.methods import Chosen
+from jaxmix.study.configuration.population import PopulationSpec, parameters_of
+from jaxmix.study.configuration.source import Source, check_keys, check_type, suggest
 
 _TOP = {
     "name": str,

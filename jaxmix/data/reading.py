@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxmix.columns import (
+from jaxmix.data.columns import (
     NAMES,
     NUMBERS,
     Column,

@@ -1,0 +1,1 @@
+"""From data to a result: options, plan, estimates, errors, tests, and the calls of people."""

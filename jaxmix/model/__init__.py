@@ -1,0 +1,1 @@
+"""The mixture: its classes, the laws that follow, its likelihood on tables and on rows."""

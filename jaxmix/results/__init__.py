@@ -1,0 +1,1 @@
+"""Results of `fit`: their pieces, their words, what is written and drawn of them."""
