@@ -10,9 +10,9 @@ import pytest
 
 import jaxmix as jm
 from jaxmix import Status
-from jaxmix.model import table
-from jaxmix.model.settling import settle_down
-from jaxmix.model.table import Factors
+from jaxmix.model.likelihood import em_step
+from jaxmix.model.structure import LEVEL
+from jaxmix.model.table import Table
 from tests import likelihood_oracles as lo
 from tests import oracles
 from tests.helpers import exact_moments, population
@@ -96,91 +96,6 @@ def test_mean_squared_error_meets_the_cramer_rao_bound():
     assert np.mean(ratios) <= 1.10 + 2 * np.std(ratios) / 1000**0.5
 
 
-def test_the_score_is_the_gradient_of_the_likelihood():
-    rng = np.random.default_rng(0)
-    cells = jnp.asarray(rng.poisson(20, (2, 3, 4, 3)), float)
-    factors = Factors(
-        *(jnp.asarray(rng.uniform(0.1, 1, s)) for s in [(2, 3, 2), (4, 2), (2, 3, 2)])
-    )
-
-    def poisson(f):
-        p = table.model(f)
-        return jnp.sum(cells * jnp.log(p)) - cells.sum() * p.sum()
-
-    for own, auto in zip(table.score(cells, factors), jax.grad(poisson)(factors), strict=True):
-        np.testing.assert_allclose(own, auto, rtol=1e-10)
-
-
-@pytest.mark.parametrize("damping", [0.0, 0.1])
-@pytest.mark.parametrize("exact", [False, True])
-def test_newton_steps_solve_the_whole_system(exact, damping):
-    # Blocks against one dense system by automatic differentiation, one probability at its bound.
-    rng = np.random.default_rng(1)
-    for _ in range(100):
-        cells = jnp.asarray(oracles.paper_main(0.0).counts(rng, 300), float)
-        sol = jm.factorization.solve(cells, 2, key=KEY)
-        if sol.stats["num_zero"] == 1:
-            break
-    # Near the optimum but not at it; what is 0 stays 0.
-    factors = table.normalise(
-        Factors(*(f * rng.uniform(0.97, 1.03, f.shape) for f in sol.stats["start"]))
-    )
-    flat, unravel = jax.flatten_util.ravel_pytree(factors)
-    n = cells.sum()
-
-    def poisson(v):
-        p = table.model(unravel(v))
-        return jnp.sum(cells * jnp.log(p)) - n * p.sum()
-
-    gradient = jax.grad(poisson)(flat)
-    p, slope = table.model(factors).reshape(-1), jax.jacfwd(lambda v: table.model(unravel(v)))(flat)
-    slope = slope.reshape(-1, len(flat))
-    hessian = -jax.hessian(poisson)(flat) if exact else slope.T @ (slope * (n / p)[:, None])
-    bound = (flat <= 0) & (gradient <= 0)
-    assert bound.sum() == 1
-    shares, by_arm = factors.W.sum((0, 1)), factors.W.sum(1)
-
-    def sums(v):
-        f = unravel(v)
-        return jnp.concatenate([f.B.sum(0), f.C.sum(1).reshape(-1)])
-
-    gauge = jax.jacfwd(sums)(flat)
-    weight = n * jnp.concatenate([shares, by_arm.reshape(-1)])
-    metric = jnp.concatenate([
-        (n / jnp.maximum(factors.W, 1e-2 / 8)).reshape(-1),
-        (n * shares / jnp.maximum(factors.B, 1e-2)).reshape(-1),
-        (n * by_arm[:, None] / jnp.maximum(factors.C, 1e-2)).reshape(-1),
-    ])  # fmt: skip
-    system = hessian + gauge.T @ (gauge * weight[:, None]) + damping * jnp.diag(metric)
-    free = np.flatnonzero(~bound)
-    expected = np.zeros(len(flat))
-    expected[free] = np.linalg.solve(system[np.ix_(free, free)], gradient[free])
-    direction, gain, pivot = table.newton_step(
-        cells, factors, jnp.asarray(damping), jnp.asarray(exact)
-    )
-    np.testing.assert_allclose(
-        jax.flatten_util.ravel_pytree(direction)[0], expected, rtol=1e-6, atol=1e-9
-    )
-    assert float(gain) == pytest.approx(expected @ np.asarray(gradient) / 2, rel=1e-6)
-    assert 0 < pivot <= 1
-
-
-def test_em_steps_raise_the_likelihood_and_keep_sums():
-    cells = jnp.asarray(drawn("generic", 3, 3, 10_000, 1)[1][0], float)
-    rng = np.random.default_rng(0)
-    factors = table.normalise(
-        Factors(*(jnp.asarray(rng.uniform(size=s)) for s in [(2, 3, 3), (3, 3), (2, 2, 3)]))
-    )
-    last = table.deviance(cells, factors)
-    for _ in range(20):
-        factors = table.em_step(cells, factors)
-        new = table.deviance(cells, factors)
-        assert new <= last
-        last = new
-    for total in (factors.W.sum(), factors.B.sum(0), factors.C.sum(1)):
-        np.testing.assert_allclose(total, 1.0)
-
-
 def functional(sol):
     k = sol.value.shares.shape[-1]
     law = sol.value.law
@@ -209,12 +124,14 @@ def test_implicit_gradients_match_refitted_differences(shape):
 def test_implicit_gradients_match_unrolled_ones():
     cells = jnp.asarray(drawn("strong", 2, 4, 10_000, 1)[1][0], float)
     direction = jnp.asarray(np.random.default_rng(3).normal(size=cells.shape))
-    start = Factors(*jm.factorization.solve(cells, 2, key=KEY).stats["start"])
+    start = jm.factorization.solve(cells, 2, key=KEY).stats["start"]
 
     def unrolled(c):
-        factors = jax.lax.scan(lambda f, _: (table.em_step(c, f), None), start, length=300)[0]
-        means = factors.C[:, 1]
-        effects, shares = means[1] - means[0], factors.W.sum((0, 1))
+        factors = jax.lax.scan(
+            lambda f, _: (em_step(Table(c, LEVEL[3]), f), None), start, length=300
+        )[0]
+        means = factors.parts[1][:, 1]
+        effects, shares = means[1] - means[0], factors.gate.sum((0, 1))
         order = jnp.argsort(effects)
         return effects[order] @ jnp.array([1.0, 2.0]) + shares[order] @ jnp.array([2.0, -1.0])
 
@@ -509,23 +426,3 @@ def test_a_thorough_search_leaves_a_poor_optimum_that_looks_regular():
     assert plain.stats["log_likelihood"] < best - 0.01
     assert thorough.stats["num_starts"] > 1
     assert thorough.stats["log_likelihood"] == pytest.approx(best, abs=1e-6)
-
-
-def test_probabilities_on_their_way_to_0_are_set_there_and_the_others_settle():
-    rng = np.random.default_rng(0)
-    W = np.array([[0.3, 0.0], [0.2, 0.15], [0.0, 0.35]]).reshape(1, 3, 2)
-    B, C = np.array([[0.6, 0.0], [0.4, 0.4], [0.0, 0.6]]), np.array([[[0.3, 0.8], [0.7, 0.2]]])
-    cells = jnp.asarray(
-        rng.multinomial(4000, lo.model_table(W, B, C).ravel()).reshape(1, 3, 3, 2), float
-    )
-    near = table.normalise(Factors(*(jnp.asarray(f) + 1e-9 for f in (W, B, C))))
-    for factors in (near, table.normalise(Factors(*(jnp.asarray(f) + 0.02 for f in (W, B, C))))):
-        found = settle_down(cells, factors)
-        zero = [np.asarray(f) == 0 for f in found.factors]
-        assert [int(z.sum()) for z in zero] == [2, 2, 0]
-        score = table.score(cells, found.factors)
-        for g, z in zip(score, zero, strict=True):
-            np.testing.assert_allclose(np.asarray(g)[~z], 0, atol=1e-6)
-            assert (np.asarray(g)[z] < 0).all()
-        assert found.decrement < 1e-8
-        assert found.pivot > 0.01

@@ -11,6 +11,7 @@ the class too, so that ``A_t = P(T=t | u) A``.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -20,19 +21,15 @@ import optax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array
 
-from jaxmix.estimators import least_squares, likelihood
+from jaxmix.estimators import least_squares, spectral
 from jaxmix.estimators.least_squares import Layout
-from jaxmix.estimators.optimum import (
-    cells_of,
-    mixture_of,
-    moments_value,
-    singular_where,
-    table_value,
-)
-from jaxmix.model import table
+from jaxmix.estimators.optimum import moments_value, table_value
+from jaxmix.model import search
 from jaxmix.model.law import EffectLaw, range_status
+from jaxmix.model.optimum import mixture_of, singular_where, table_of
 from jaxmix.model.settling import SETTLED, settle_down
-from jaxmix.model.table import Cells, Factors
+from jaxmix.model.structure import Factors
+from jaxmix.model.table import Cells, Table
 from jaxmix.sample import moments as moments_
 from jaxmix.sample.moments import Moments
 from jaxmix.status import Solution, Status, settle, where, worst
@@ -155,19 +152,18 @@ def solve(
     if loss == "kl":
         if not moments.is_table:
             raise ValueError("loss 'kl' needs a table of cells, every view one-hot; use 'gmm'")
-        options = likelihood.Options(
+        has_spectrum = k <= moments.max_rank and moments.tensor.shape[0] > 1
+        options = search.Options(
             num_classes=k,
-            level=level,
-            num_arms=moments.tensor.shape[0],
             num_starts=33 if num_starts is None else num_starts,
             max_steps=max_steps,
             tolerance=tolerance,
-            spectral_start=k <= moments.max_rank and moments.tensor.shape[0] > 1,
+            first=SpectralStart(k) if has_spectrum else None,
             warm=start is not None,
             thorough=thorough,
             optimiser=optimiser,
         )
-        return _by_likelihood(moments, key, options, start, arm)
+        return _by_likelihood(moments, key, options, start, level, arm)
     if loss == "gmm" and moments.covariance is None and weight is None:
         raise ValueError("loss 'gmm' needs moments with their covariance (covariance=True)")
     if k > moments.max_rank:
@@ -185,28 +181,56 @@ def solve(
     return _by_least_squares(moments, key, layout, start, weight, loss == "gmm", arm)
 
 
+@dataclasses.dataclass(frozen=True)
+class SpectralStart:
+    """The spectral estimate as a start; hashable.
+
+    Attributes
+    ----------
+    num_classes
+        Number of classes, at most the rank of the views.
+    """
+
+    num_classes: int
+
+    def __call__(self, data: Table) -> Factors:
+        """Return the factors; all but the profiles of x by regressing the table on these."""
+        structure, k = data.structure, self.num_classes
+        moments = moments_.from_counts(data.counts)
+        B = jnp.maximum(jnp.nan_to_num(spectral.solve(moments, k).value.x_profiles), 1e-4)
+        # Ridge, so that profiles that coincide still give finite factors.
+        ridge = 1e-6 * jnp.eye(k, dtype=B.dtype)
+        weights = jnp.linalg.solve(B.T @ B + ridge, B.T)
+        by_class = jnp.maximum(jnp.einsum("ux,tzxy->tzyu", weights, moments.tensor), 0.0)
+        rest = (by_class, ("t", "z", "y", "u"))
+        gate, *parts = (
+            B if axes == ("x",) else structure.contract(rest, into=(*axes, "u"))
+            for axes in structure.factors
+        )
+        return search.mix(structure, Factors(gate, tuple(parts)))
+
+
 def _by_likelihood(
-    moments: Moments, key: Array, options: likelihood.Options, start: Any, arm: int
+    moments: Moments, key: Array, options: search.Options, start: Any, level: int, arm: int
 ) -> Solution:
     k = options.num_classes
-    a = options.num_arms
-    cells = cells_of(moments, options.level)
-    fixed = jax.lax.stop_gradient(cells)
-    found = likelihood.maximise(
+    data = table_of(moments, level)
+    fixed = jax.lax.stop_gradient(data)
+    found = search.maximise(
         fixed, jax.random.key_data(key), () if start is None else Factors(*start), options
     )
     found = jax.lax.stop_gradient(found)
     factors, decrement, pivot = settle_down(fixed, found.factors)
-    mixture = mixture_of(factors, moments.value_y, options.level, a)
+    mixture = mixture_of(data.structure, factors, moments.value_y)
     # A class that is nowhere in an arm has no mean there.
     assert mixture.z_profiles is not None
     missing = jnp.any(mixture.shares * mixture.z_profiles.sum(1) <= 0)
-    flat_optimum = (pivot < jnp.sqrt(jnp.finfo(cells.dtype).eps)) | missing
+    flat_optimum = (pivot < jnp.sqrt(jnp.finfo(pivot.dtype).eps)) | missing
     # Rounding leaves pivots of 1e-5 where blocks that were eliminated are nearly singular, and a
     # step along a ridge may end where it is flat though it was not where it began.
     flat_optimum |= singular_where(fixed, factors, ~flat_optimum & (pivot < _DOUBTFUL))
-    optimum = tuple(factors)
-    value, factors = table_value(moments, factors, options.level, arm, flat_optimum)
+    optimum = factors
+    value, factors = table_value(moments, optimum, level, arm, flat_optimum)
     num_zero = jnp.sum(ravel_pytree(optimum)[0] == 0)
     disagree = (found.starts > 1) & (found.agree < 2)
     # The last step leaves the square of its gain, which no tolerance asks to be smaller.
@@ -216,12 +240,12 @@ def _by_likelihood(
         where(disagree, Status.STARTS_DISAGREE),
         where(flat_optimum, Status.NOT_IDENTIFIED),
         where(~found.done | (~flat_optimum & ~arrived), Status.MAX_STEPS),
-        where(~jnp.all(jnp.isfinite(cells)), Status.NONFINITE),
+        where(~jnp.all(jnp.isfinite(data.counts)), Status.NONFINITE),
     )
     stats: dict[str, Any] = {
-        "log_likelihood": table.log_likelihood(cells, factors),
-        "g2": 2 * table.deviance(cells, factors),
-        "df": jnp.asarray(likelihood.degrees_of_freedom(cells.shape, k)),
+        "log_likelihood": data.log_likelihood(factors),
+        "g2": 2 * data.deviance(factors),
+        "df": jnp.asarray(search.degrees_of_freedom(data.structure, data.shape, k)),
         "decrement": decrement,
         "steps": found.steps,
         "num_starts": found.starts,
@@ -253,8 +277,8 @@ def _by_least_squares(
     flat_optimum = ~(curvature.spread < least_squares.FLAT)
     value, flat = moments_value(moments, goal, flat, layout, arm, flat_optimum)
     own = goal._replace(tensor=moments.tensor)
-    agree = jnp.sum(values <= values[index] + likelihood.AGREE)
-    others = jnp.where(values > values[index] + likelihood.AGREE, values, jnp.inf)
+    agree = jnp.sum(values <= values[index] + search.AGREE)
+    others = jnp.where(values > values[index] + search.AGREE, values, jnp.inf)
     effects = value.means[arm] - value.means[0]
     status = worst(
         where((layout.num_starts > 1) & (agree < 2), Status.STARTS_DISAGREE),

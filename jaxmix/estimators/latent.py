@@ -1,47 +1,28 @@
 """Latent classes by maximum likelihood: any number of categorical views, with a treatment or not.
 
 Without a treatment it is classical latent class analysis; with views Z (by treatment), X and Y (by
-treatment) it is level 3. The model and its numerics are in `jaxmix.estimators.rows`.
+treatment) it is level 3. The model and its numerics are in `jaxmix.model`.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Any
+import math
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, Int
 
-from jaxmix.model.rows import (
-    Layout,
-    Rows,
-    Theta,
-    em_step,
-    logs,
-    loss,
-    newton_step,
-    rank_of,
-    responsibility,
-    retract,
-    settle_down,
-)
-from jaxmix.model.settling import SETTLED
-from jaxmix.solvers.implicit import at_root
-from jaxmix.solvers.minimise import damped, minimise
+from jaxmix.model.identification import rank_of
+from jaxmix.model.optimum import revisited
+from jaxmix.model.rows import Rows
+from jaxmix.model.search import Options, maximise
+from jaxmix.model.settling import SETTLED, settle_down
+from jaxmix.model.structure import Factors, Structure, latent_classes
 from jaxmix.status import Solution, Status, settle, where, worst
 
-AGREE = 0.01
-"""Log-likelihood units within which optima count as the same."""
-
-_EM_STEPS = 20
-_RANDOM_STEPS = 60  # second-order steps of every start; the best one may take more
-_EXACT_BELOW = 1.0  # predicted gain, in log-likelihood units, where exact curvature is tried
-_ROUND = 8  # starts that climb together
 _ENOUGH = 4  # starts that have to agree on the best optimum
-_MOST_NUMBERS = 2**21  # scores of rows held at once; starts beyond that take turns
 
 
 @jax.tree_util.register_dataclass
@@ -65,116 +46,22 @@ class LatentClasses:
     arm_profile: Float[Array, "a k"] | None = None
 
 
-def _split(theta: Theta, layout: Layout) -> LatentClasses:
+def _classes_of(structure: Structure, factors: Factors) -> LatentClasses:
     """Return the classes, by decreasing share."""
-    theta = theta[:, jnp.argsort(-theta[0])]
-    ends = np.cumsum([1] + [count * d for count, d in layout.views])
-    parts = [theta[ends[i] : ends[i + 1]] for i in range(len(layout.views))]
-    profiles = tuple(
-        part.reshape(layout.num_arms, -1, layout.num_classes) if flag else part
-        for part, flag in zip(parts, layout.by_treatment, strict=False)
-    )
-    return LatentClasses(theta[0], profiles, parts[-1] if layout.treated else None)
+    shares = structure.mass(factors, ())
+    arms = structure.conditional(factors, ("t",), ()) if "t" in structure.axes else None
+    found = LatentClasses(shares, factors.parts, arms)
+    order = jnp.argsort(-shares)
+    return jax.tree.map(lambda values: values[..., order], found)
 
 
-def _join(classes: LatentClasses) -> Theta:
-    """Return theta of the classes."""
-    k = len(classes.shares)
-    parts = [classes.shares, *classes.profiles]
-    parts += [] if classes.arm_profile is None else [classes.arm_profile]
-    return jnp.concatenate([part.reshape(-1, k) for part in parts])
-
-
-def _climb(theta: Theta, rows: Rows, layout: Layout, tolerance: float, max_steps: Any) -> Any:
-    def step(theta: Theta, damping: Array, exact: Array) -> tuple[Theta, Array]:
-        return newton_step(theta, rows, damping, exact, layout)
-
-    found = minimise(
-        lambda theta: loss(theta, rows),
-        theta,
-        damped(step, functools.partial(retract, layout=layout), exact_below=_EXACT_BELOW),
-        tolerance=tolerance,
-        max_steps=max_steps,
-    )
-    return found.params, found.value, found.status == Status.SUCCESS, found.steps
-
-
-def _search(
-    rows: Rows, key: Array, layout: Layout, num_starts: int, tolerance: float, max_steps: int
-) -> tuple[Theta, Array, Array, Array, Array]:
-    """Climb from the starts, best first after EM, until the best optimum has been met enough.
-
-    Returns theta, loss (infinite where not tried), whether the tolerance was met and steps of
-    every start, and how many were tried.
-    """
-    numbers = rows.hot.size * layout.num_classes
-    together = max(1, min(num_starts, _ROUND, _MOST_NUMBERS // max(numbers, 1)))
-
-    def begin(index: Array) -> tuple[Theta, Array]:
-        shape = (rows.hot.shape[1], layout.num_classes)
-        drawn = jax.random.exponential(jax.random.fold_in(key, index), shape, rows.counts.dtype)
-        theta = jax.lax.fori_loop(
-            0, _EM_STEPS, lambda _, theta: em_step(theta, rows, layout), layout.normalise(drawn)
-        )
-        return theta, loss(theta, rows)
-
-    thetas, losses = jax.lax.map(begin, jnp.arange(num_starts), batch_size=together)
-    thetas = thetas[jnp.argsort(losses)]  # NaN comes last
-
-    def search(carry: Any) -> Array:
-        tried, (_, losses, _, _) = carry
-        agree = jnp.sum(losses <= losses.min() + AGREE)
-        return (tried == 0) | ((tried < num_starts) & (agree < _ENOUGH))
-
-    def unfinished(carry: Any) -> Array:
-        _, (_, losses, done, steps) = carry
-        best = _best(losses, done, tolerance)
-        going = ~done[best] & jnp.isfinite(losses[best]) & (steps[best] < max_steps)
-        return search(carry) | going
-
-    def body(carry: Any) -> Any:
-        tried, (thetas, losses, done, steps) = carry
-        searching = search(carry)
-        # The last round may work on its last start more than once, to the same end; and after
-        # the search the best start goes on alone if it has not met the tolerance.
-        own = jnp.minimum(tried + jnp.arange(together), num_starts - 1)
-        own = jnp.where(searching, own, _best(losses, done, tolerance))
-        cap = jnp.where(searching, min(_RANDOM_STEPS, max_steps), max_steps - steps[own[0]])
-
-        def climb(theta: Theta) -> Any:
-            theta, value, done, steps = _climb(theta, rows, layout, tolerance, cap)
-            return theta, jnp.where(jnp.isfinite(value), value, jnp.inf), done, steps
-
-        theta, value, met, more = jax.vmap(climb)(thetas[own])
-        found = (
-            thetas.at[own].set(theta),
-            losses.at[own].set(value),
-            done.at[own].set(met),
-            steps.at[own].set(steps[own] + more),
-        )
-        return jnp.minimum(tried + together, num_starts), found
-
-    empty = jnp.zeros(num_starts, jnp.int32)
-    first = (thetas, jnp.full_like(losses, jnp.inf), empty.astype(bool), empty)
-    tried, found = jax.lax.while_loop(unfinished, body, (jnp.int32(0), first))
-    return *found, tried
-
-
-def _best(losses: Array, done: Array, tolerance: float) -> Array:
-    """Return the best start; among those that end alike, one that met the tolerance."""
-    alike = jnp.where(done & (losses <= losses.min() + tolerance), losses, jnp.inf)
-    return jnp.where(jnp.any(jnp.isfinite(alike)), jnp.argmin(alike), jnp.argmin(losses))
-
-
-@functools.lru_cache(maxsize=256)
-def _stationarity(layout: Layout) -> Any:
-    def residual(vector: Array, args: Rows) -> Array:
-        theta = vector.reshape(-1, layout.num_classes)
-        # A fixed point of EM; probabilities at 0 stay there.
-        moved = jnp.where(theta > 0, theta - em_step(theta, args, layout), theta)
-        return moved.reshape(-1)
-
-    return residual
+def _factors_of(classes: LatentClasses) -> tuple[Structure, Factors]:
+    """Return the structure of the classes, and its factors."""
+    flags = tuple(profile.ndim == 3 for profile in classes.profiles)
+    treated = classes.arm_profile is not None
+    structure = latent_classes(len(flags), flags if treated else ())
+    gate = classes.shares if classes.arm_profile is None else classes.shares * classes.arm_profile
+    return structure, Factors(gate, classes.profiles)
 
 
 @functools.partial(
@@ -239,7 +126,7 @@ def solve(
         parameters), ``decrement`` (predicted gain left), ``steps``, ``num_starts`` (that went on
         beyond EM), ``num_agree`` (of these, within `AGREE` of the best), ``runner_up`` (gap to
         the best other optimum), ``num_free`` (parameters not held at 0), ``rank`` (of the
-        information in these; see `jaxmix.estimators.rows.rank_of`). Statuses: BOUNDARY (a
+        information in these; see `jaxmix.model.identification.rank_of`). Statuses: BOUNDARY (a
         probability is 0), NOT_IDENTIFIED (rank below num_free), STARTS_DISAGREE, MAX_STEPS,
         NONFINITE.
 
@@ -272,49 +159,54 @@ def solve(
         raise ValueError("k, num_starts and num_levels are at least 1")
     if t is None and (any(by_treatment) or num_arms > 1):
         raise ValueError("views depend on a treatment, or arms were named, but t is None")
-    layout = Layout(k, tuple(num_levels), by_treatment, num_arms, t is not None)
     counts = counts if jnp.issubdtype(counts.dtype, jnp.floating) else counts.astype(float)
-    rows = Rows(layout.hot(codes, t).astype(counts.dtype), counts)
+    structure, codes, shape = latent_classes(v), codes, tuple(num_levels)
+    if t is not None:
+        structure, shape = latent_classes(v, by_treatment), (num_arms, *num_levels)
+        codes = jnp.concatenate([t[:, None], codes], axis=1)
+    rows = Rows.of(structure, codes, counts, shape)
     fixed = jax.lax.stop_gradient(rows)
-    shape = (rows.hot.shape[1], k)
-    num_starts = num_starts if k > 1 else 1
-
-    thetas, losses, done, steps, tried = _search(
-        fixed, key, layout, num_starts, tolerance, max_steps
+    options = Options(
+        num_classes=k,
+        num_starts=num_starts if k > 1 else 1,
+        max_steps=max_steps,
+        tolerance=tolerance,
+        thorough=True,
+        pooled=True,
+        enough=_ENOUGH,
     )
-    best = _best(losses, done, tolerance)
-    theta, least = thetas[best], losses[best]
-    theta, decrement = settle_down(theta, fixed, layout)
-    rank, num_free = rank_of(theta, fixed, layout, tolerance)
-    theta = jax.lax.stop_gradient(theta)
+    found = jax.lax.stop_gradient(maximise(fixed, jax.random.key_data(key), (), options))
+    factors, decrement, _ = settle_down(fixed, found.factors)
+    factors = jax.lax.stop_gradient(factors)
+    rank, num_free = rank_of(fixed, factors, tolerance)
     flat = rank < num_free
-    theta = at_root(_stationarity(layout), theta.reshape(-1), rows, flat).reshape(shape)
-    agree = jnp.sum(losses <= least + AGREE)
-    others = jnp.where(losses > least + AGREE, losses, jnp.inf)
-    log_p, seen = logs(theta, rows.hot)[0], counts != 0
-    log_likelihood = jnp.sum(jnp.where(seen, counts * jnp.where(seen, log_p, 0.0), 0.0))
-    most = float(min(layout.num_cells - 1, 2**53))
+    factors = revisited(rows, factors, flat)
+    log_likelihood = rows.log_likelihood(factors)
+    num_parameters = structure.num_parameters(shape, k)
+    most = float(min(math.prod(shape) - 1, 2**53))
+    theta = jnp.concatenate([factor.reshape(-1) for factor in jax.tree.leaves(factors)])
     stats = {
         "log_likelihood": log_likelihood,
-        "g2": 2 * loss(theta, rows),
-        "num_parameters": jnp.asarray(layout.num_parameters),
-        "df": jnp.minimum(counts.sum(), most) - layout.num_parameters,
+        "g2": 2 * rows.deviance(factors),
+        "num_parameters": jnp.asarray(num_parameters),
+        "df": jnp.minimum(counts.sum(), most) - num_parameters,
         "decrement": decrement,
-        "steps": steps[best],
-        "num_starts": tried,
-        "num_agree": agree,
-        "runner_up": others.min() - least,
+        "steps": found.steps,
+        "num_starts": found.starts,
+        "num_agree": found.agree,
+        "runner_up": found.runner_up - found.loss,
         "num_free": num_free,
         "rank": rank,
     }
     status = worst(
         where(jnp.any(theta == 0), Status.BOUNDARY),
-        where((tried > 1) & (agree < 2), Status.STARTS_DISAGREE),
+        where((found.starts > 1) & (found.agree < 2), Status.STARTS_DISAGREE),
         where(flat, Status.NOT_IDENTIFIED),
-        where(~done[best] | (~flat & ~(decrement < max(tolerance, SETTLED))), Status.MAX_STEPS),
-        where(~jnp.isfinite(least), Status.NONFINITE),
+        where(~found.done | (~flat & ~(decrement < max(tolerance, SETTLED))), Status.MAX_STEPS),
+        where(~jnp.isfinite(found.loss), Status.NONFINITE),
     )
-    return Solution(_split(theta, layout), settle(status, (theta, log_likelihood)), stats)
+    value = _classes_of(structure, factors)
+    return Solution(value, settle(status, (theta, log_likelihood)), stats)
 
 
 def posterior(
@@ -329,11 +221,11 @@ def posterior(
     >>> [round(float(v), 2) for v in posterior(classes, jnp.array([[0]]))[0]]
     [0.9, 0.1]
     """
-    flags = tuple(profile.ndim == 3 for profile in classes.profiles)
-    num_levels = tuple(profile.shape[-2] for profile in classes.profiles)
-    arms = 1 if classes.arm_profile is None else len(classes.arm_profile)
-    layout = Layout(len(classes.shares), num_levels, flags, arms, t is not None)
-    theta = _join(classes)
-    hot = layout.hot(codes, t).astype(theta.dtype)
-    own = responsibility(theta, hot)
+    structure, factors = _factors_of(classes)
+    shape = tuple(profile.shape[-2] for profile in classes.profiles)
+    if t is not None:
+        shape = (len(factors.gate), *shape)
+        codes = jnp.concatenate([t[:, None], codes], axis=1)
+    ones = jnp.ones(len(codes), classes.shares.dtype)
+    own = Rows.of(structure, codes, ones, shape).responsibility(factors)
     return jnp.where(own.sum(1, keepdims=True) > 0, own, jnp.nan)

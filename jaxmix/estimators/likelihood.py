@@ -17,7 +17,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxmix.estimators import spectral
-from jaxmix.model.table import (
+from jaxmix.model.old_table import (
     Cells,
     Factors,
     deviance,

@@ -10,10 +10,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxmix.estimators import likelihood
-from jaxmix.estimators.optimum import counts_of
 from jaxmix.model.law import EffectLaw
-from jaxmix.model.table import Cells, Factors, deviance, em_step, log_likelihood
+from jaxmix.model.likelihood import em_step
+from jaxmix.model.optimum import mixture_of, table_of
+from jaxmix.model.search import AGREE, random_start
+from jaxmix.model.structure import Factors
+from jaxmix.model.table import Cells
 from jaxmix.sample import moments as moments_
 from jaxmix.sample.moments import Moments
 from jaxmix.status import Status, settle, where, worst
@@ -201,39 +203,38 @@ def em(
     moments = moments_or_cells
     if not moments.is_table:
         raise ValueError("em needs a table of cells, every view one-hot")
-    cells = counts_of(moments)
+    data = table_of(moments, 3)
 
     def climb(index: Array) -> _Ascent:
         def body(state: _Ascent) -> _Ascent:
-            factors = em_step(cells, state.factors)
-            loss = deviance(cells, factors)
+            factors = em_step(data, state.factors)
+            loss = data.deviance(factors)
             return _Ascent(factors, loss, state.steps + 1, ~(state.loss - loss >= tolerance))
 
         def unfinished(state: _Ascent) -> Bool[Array, ""]:
             return ~state.done & (state.steps < max_steps)
 
-        start = likelihood.random_start(jax.random.fold_in(key, index), cells, k)
-        begin = _Ascent(start, deviance(cells, start), jnp.int32(0), jnp.asarray(False))
+        start = random_start(jax.random.fold_in(key, index), data, k)
+        begin = _Ascent(start, data.deviance(start), jnp.int32(0), jnp.asarray(False))
         return jax.lax.while_loop(unfinished, body, begin)
 
     ends = jax.vmap(climb)(jnp.arange(num_starts))
     losses = jnp.where(jnp.isfinite(ends.loss), ends.loss, jnp.inf)
     best: _Ascent = jax.tree.map(lambda leaf: leaf[jnp.argmin(losses)], ends)
-    agree = jnp.sum(losses <= losses.min() + likelihood.AGREE)
-    W, _, C = best.factors
-    means = jnp.einsum("tyu,y->tu", C, moments.value_y, precision="highest")
-    zero = jnp.any(jnp.stack([jnp.any(factor <= 0) for factor in best.factors]))
+    agree = jnp.sum(losses <= losses.min() + AGREE)
+    classes = mixture_of(data.structure, best.factors, moments.value_y)
+    zero = jnp.any(jnp.stack([jnp.any(factor <= 0) for factor in jax.tree.leaves(best.factors)]))
     status = worst(
         where(zero, Status.BOUNDARY),
         where((num_starts > 1) & (agree < 2), Status.STARTS_DISAGREE),
         where(~best.done, Status.MAX_STEPS),
     )
     stats = {
-        "log_likelihood": log_likelihood(cells, best.factors),
+        "log_likelihood": data.log_likelihood(best.factors),
         "steps": best.steps,
         "num_agree": agree,
     }
-    return law_of_means(W.sum((0, 1)), means[arm] - means[0], status, stats)
+    return law_of_means(classes.shares, classes.effects(arm), status, stats)
 
 
 def law_of_means(

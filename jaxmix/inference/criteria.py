@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxmix.estimators import factorization, likelihood, optimum
-from jaxmix.model.table import Cells, Factors, deviance, log_likelihood, model
+from jaxmix.model.old_table import Cells, Factors, deviance, log_likelihood, model
 from jaxmix.sample.moments import Moments
 from jaxmix.solvers.sampling import multinomial
 from jaxmix.status import Status

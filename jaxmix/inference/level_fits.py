@@ -17,8 +17,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxmix.estimators import factorization, least_squares, likelihood, optimum
 from jaxmix.estimators.least_squares import Coordinates, Layout, Target
-from jaxmix.model import table
-from jaxmix.model.table import Cells, Factors
+from jaxmix.model import old_table as table
+from jaxmix.model.old_table import Cells, Factors
 from jaxmix.sample.moments import Moments
 from jaxmix.status import Status
 

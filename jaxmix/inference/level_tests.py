@@ -32,7 +32,7 @@ from jaxmix.inference.level_fits import (
     widened,
 )
 from jaxmix.inference.verdict import Statistic, chi_square
-from jaxmix.model.table import Cells, Factors
+from jaxmix.model.old_table import Cells, Factors
 from jaxmix.sample import moments as moments_
 from jaxmix.sample.moments import Moments
 

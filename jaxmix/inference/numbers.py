@@ -12,9 +12,9 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from jaxmix.estimators.base import Numbers
-from jaxmix.estimators.optimum import cells_of, mixture_of
-from jaxmix.model import table
-from jaxmix.model.table import Cells, Factors
+from jaxmix.model.optimum import mixture_of, table_of
+from jaxmix.model.structure import LEVEL, Factors, Structure
+from jaxmix.model.table import Table
 from jaxmix.sample.moments import Moments
 
 
@@ -26,6 +26,11 @@ class Model:
     level: int
     num_arms: int
     estimand: str
+
+    @property
+    def structure(self) -> Structure:
+        """Who depends on whom."""
+        return LEVEL[self.level]
 
 
 def limits_of(model: Model, range_y: Float[Array, " 2"]) -> Float[Array, "m 2"]:
@@ -41,11 +46,12 @@ def limits_of(model: Model, range_y: Float[Array, " 2"]) -> Float[Array, "m 2"]:
 
 def numbers_of(factors: Factors, value_y: Array, order: Array, model: Model) -> Float[Array, " m"]:
     """Return the numbers that have intervals, whatever the scales of the factors."""
-    factors = table.normalise(factors)
-    mixture = mixture_of(factors, value_y, model.level, model.num_arms).take(order)
+    structure = model.structure
+    mixture = mixture_of(structure, structure.normalise(factors), value_y).take(order)
     shares, effects = mixture.shares, mixture.effects()
     if model.estimand == "ATT":
-        shares = mixture.treated_shares(jnp.ones(factors.W.shape[1], value_y.dtype))
+        assert mixture.z_profiles is not None
+        shares = mixture.treated_shares(jnp.ones(mixture.z_profiles.shape[1], value_y.dtype))
     if model.num_classes == 1:  # has everybody, whatever rounding leaves of its share
         shares = jnp.ones_like(shares)
     mean = shares @ effects
@@ -56,7 +62,7 @@ def numbers_of(factors: Factors, value_y: Array, order: Array, model: Model) -> 
 
 
 def variances_of(
-    cells: Cells, factors: Factors, value_y: Array, order: Array, model: Model
+    data: Table, factors: Factors, value_y: Array, order: Array, model: Model
 ) -> Float[Array, " m"]:
     """Return the variances by Fisher's information, with probabilities at 0 held there.
 
@@ -64,10 +70,10 @@ def variances_of(
     is flat may be left out.
     """
     vector, unravel = ravel_pytree(factors)
-    p = table.model(factors).reshape(-1)
+    p = data.structure.cells(factors).reshape(-1)
     free = vector > 0
-    slope = jax.jacfwd(lambda v: table.model(unravel(v)).reshape(-1))(vector)
-    root = jnp.where(p > 0, jnp.where(p > 0, p / cells.sum(), 1.0) ** -0.5, 0.0)
+    slope = jax.jacfwd(lambda v: data.structure.cells(unravel(v)).reshape(-1))(vector)
+    root = jnp.where(p > 0, jnp.where(p > 0, p / data.counts.sum(), 1.0) ** -0.5, 0.0)
     slope = jnp.where(free, slope * root[:, None], 0.0)
     size = jnp.linalg.norm(slope, axis=0)
     size = jnp.where(size > 0, size, 1.0)
@@ -125,10 +131,10 @@ def design_effects(
     (8,)
     """
     model = Model(k, level, moments.tensor.shape[0], estimand)
-    cells = cells_of(moments, level)
+    data = table_of(moments, level)
     factors = Factors(*start)
-    order = jnp.argsort(mixture_of(factors, moments.value_y, level, model.num_arms).effects())
-    own = variances_of(cells, factors, moments.value_y, order, model)
+    order = jnp.argsort(mixture_of(model.structure, factors, moments.value_y).effects())
+    own = variances_of(data, factors, moments.value_y, order, model)
     inner = errors.cumulative[1 : max(k - 2, 1)]
     # The variance of the class effects has the ratio of their standard deviation; its own error
     # is 2 spread times that.

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxmix.estimators.bridge import arm_inverses
 from jaxmix.inference.verdict import SpecificationTest, Statistic, chi_square
-from jaxmix.model.table import Cells
+from jaxmix.model.old_table import Cells
 from jaxmix.sample import moments as moments_
 from jaxmix.sample.features import Views
 from jaxmix.sample.moments import Moments, from_rows

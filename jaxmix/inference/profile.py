@@ -20,10 +20,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxmix.estimators.optimum import cells_of, mixture_of
 from jaxmix.inference.numbers import Model, limits_of, numbers_of, variances_of
-from jaxmix.model import table
-from jaxmix.model.table import Cells, Factors, Pull
+from jaxmix.model.likelihood import Pull, newton_step, retract
+from jaxmix.model.optimum import mixture_of, table_of
+from jaxmix.model.structure import Factors
+from jaxmix.model.table import Table
 from jaxmix.sample.moments import Moments
 from jaxmix.solvers.lanes import batched, by_chunks
 from jaxmix.solvers.minimise import damped, minimise
@@ -72,7 +73,7 @@ class Intervals(NamedTuple):
 class _Task(NamedTuple):
     """One end of one interval."""
 
-    cells: Cells
+    data: Table
     factors: Factors
     value_y: Array
     order: Int[Array, " k"]
@@ -151,26 +152,26 @@ def intervals(
     [True, True]
     """
     model = Model(k, level, moments.tensor.shape[0], estimand)
-    cells = jax.lax.stop_gradient(cells_of(moments, level))
+    data = jax.lax.stop_gradient(table_of(moments, level))
     factors = Factors(*start)
-    mixture = mixture_of(factors, moments.value_y, level, model.num_arms)
+    mixture = mixture_of(data.structure, factors, moments.value_y)
     order = jnp.argsort(mixture.effects())
     limits = limits_of(model, moments.range_y)
-    root = jnp.asarray(NormalDist().inv_cdf(0.5 + confidence / 2), cells.dtype)
+    root = jnp.asarray(NormalDist().inv_cdf(0.5 + confidence / 2), data.counts.dtype)
 
-    variances = variances_of(cells, factors, moments.value_y, order, model)
+    variances = variances_of(data, factors, moments.value_y, order, model)
     roots = jnp.full(len(limits), root)
     if inflation is not None:
         roots = root * jnp.sqrt(inflation)
 
     def one_end(index: Array, sign: Array) -> tuple[Array, Array, Array]:
         task = _Task(
-            cells, factors, moments.value_y, order, index, sign, variances[index], limits[index],
+            data, factors, moments.value_y, order, index, sign, variances[index], limits[index],
             roots[index],
         )  # fmt: skip
         return _compiled(model)(task)
 
-    both = jnp.array([-1.0, 1.0], cells.dtype)
+    both = jnp.array([-1.0, 1.0], data.counts.dtype)
     ends, settled, excess = jax.vmap(
         lambda index: jax.vmap(lambda sign: one_end(index, sign))(both)
     )(jnp.arange(len(limits)))
@@ -197,19 +198,20 @@ def _compiled(model: Model) -> Any:
 
 def _find_end(task: _Task, *, model: Model) -> tuple[Array, Array, Array]:
     """Return one end, whether it was found, and by how much the estimate was beaten."""
-    cells, start = task.cells, task.factors
+    data, start = task.data, task.factors
+    n = data.counts.sum()
 
     def number(factors: Factors) -> Array:
         return numbers_of(factors, task.value_y, task.order, model)[task.which]
 
     slope_of = jax.grad(number)
     estimate = number(start)
-    base = table.deviance(cells, start)
+    base = data.deviance(start)
     span = task.limits[1] - task.limits[0]
     resolution = jnp.sqrt(jnp.finfo(span.dtype).eps) * span
     limit = jnp.where(task.sign > 0, task.limits[1], task.limits[0])
     # An estimate at a bound has no variance: a first guess of the scale then.
-    variance = jnp.maximum(task.variance, (1e-3 * span) ** 2 / jnp.maximum(cells.sum(), 1.0))
+    variance = jnp.maximum(task.variance, (1e-3 * span) ** 2 / jnp.maximum(n, 1.0))
     stiffness = jnp.sqrt(_STIFFNESS / variance)
 
     def pulled(factors: Factors, distance: Array) -> tuple[Factors, Array, Array]:
@@ -222,15 +224,16 @@ def _find_end(task: _Task, *, model: Model) -> tuple[Array, Array, Array]:
         def step(factors: Factors, damping: Array, exact: Array) -> tuple[Factors, Array]:
             slope = jax.tree.map(lambda s: stiffness * s, slope_of(factors))
             pull = Pull(residual(factors), slope)
-            return table.newton_step(cells, factors, damping, exact, pull)[:2]
+            return newton_step(data, factors, damping, exact, pull)[:2]
 
         def loss(factors: Factors) -> Array:
-            return table.deviance(cells, factors) - base + residual(factors) ** 2 / 2
+            return data.deviance(factors) - base + residual(factors) ** 2 / 2
 
-        noise = 2 * jnp.finfo(cells.dtype).eps * cells.sum()
-        rule = damped(step, table.retract, exact_below=_EXACT_BELOW, noise=noise)
+        noise = 2 * jnp.finfo(n.dtype).eps * n
+        move = functools.partial(retract, data.structure)
+        rule = damped(step, move, exact_below=_EXACT_BELOW, noise=noise)
         factors = minimise(loss, factors, rule, tolerance=_TOLERANCE, max_steps=_STEPS).params
-        return factors, table.deviance(cells, factors) - base, number(factors)
+        return factors, data.deviance(factors) - base, number(factors)
 
     def body(search: _Search) -> _Search:
         distance = _next(search, task.root, first)

@@ -13,7 +13,7 @@ from jaxmix.estimators import spectral, synthetic
 from jaxmix.estimators.bridge import target_x
 from jaxmix.inference.asymptotic import delta_covariance, standard_errors
 from jaxmix.inference.verdict import SpecificationTest, Statistic
-from jaxmix.model.table import Cells
+from jaxmix.model.old_table import Cells
 from jaxmix.sample import moments as moments_
 from jaxmix.sample.features import Views
 from jaxmix.sample.moments import Moments, from_rows

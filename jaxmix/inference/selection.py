@@ -17,7 +17,7 @@ from jaxmix.data.roles import CausalData
 from jaxmix.inference import criteria, ranks
 from jaxmix.inference.choice import Candidate, Context, Selection, decide
 from jaxmix.inference.subject import MAX_MOMENTS
-from jaxmix.model.table import Cells
+from jaxmix.model.old_table import Cells
 from jaxmix.sample.features import Views, encode, refuse_copies
 from jaxmix.sample.moments import from_rows
 from jaxmix.status import InputError

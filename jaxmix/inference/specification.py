@@ -27,7 +27,7 @@ from jaxmix.inference.overidentification import (
 from jaxmix.inference.range_checks import range_statistic
 from jaxmix.inference.subject import Data, doubt, subject_of, with_covariance
 from jaxmix.inference.verdict import SpecificationTest, Statistic, chi_square, in_words
-from jaxmix.model.table import Cells
+from jaxmix.model.old_table import Cells
 from jaxmix.sample.design import Design
 from jaxmix.sample.features import Views
 from jaxmix.sample.moments import Moments

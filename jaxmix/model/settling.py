@@ -1,4 +1,4 @@
-"""The last steps to the maximum of a table's likelihood, to the precision of its derivatives."""
+"""The last steps to the maximum of a likelihood, to the precision of its derivatives."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxmix.model.table import Cells, Factors, deviance, newton_step, retract, to_bound
+from jaxmix.model.likelihood import Observed, newton_step, retract, to_bound
+from jaxmix.model.structure import Factors
 from jaxmix.solvers.lanes import batched, where_selected
 
-SETTLED = 1e-8  # predicted gain whose step leaves an error of its square only
+SETTLED = 1e-8
+"""Predicted gain whose step leaves an error of its square only."""
+
 _MOST_STEPS = 200
-LEAST_DAMPING, EASE = 1e-8, 16.0  # below it there is none, and how it is changed
+_LEAST_DAMPING, _EASE = 1e-8, 16.0  # below it there is none, and how it is changed
 
 
 class Settled(NamedTuple):
@@ -42,20 +45,21 @@ class _Settling(NamedTuple):
     steps: Int[Array, ""]
 
 
-def _settle_step(state: _Settling, cells: Cells) -> _Settling:
+def _settle_step(state: _Settling, data: Observed) -> _Settling:
     """Take one exact step, damped where the last one led nowhere."""
-    noise = jnp.finfo(cells.dtype).eps * (64 + 2 * cells.sum())  # what the loss cannot resolve
     (factors, decrement, pivot), loss, damping = state.settled, state.loss, state.damping
-    bounded = to_bound(cells, factors)
-    value = deviance(cells, bounded)
+    # What the loss cannot resolve; that of rows is a sum whose rounding is of its own size.
+    noise = jnp.finfo(loss.dtype).eps * (64 * jnp.maximum(1.0, loss) + 2 * data.counts.sum())
+    bounded = to_bound(data, factors)
+    value = data.deviance(bounded)
     no_worse = value <= loss + noise
     factors, loss = _choose(no_worse, bounded, factors), jnp.where(no_worse, value, loss)
-    direction, gain, smallest = newton_step(cells, factors, damping, jnp.asarray(True))
-    moved = retract(factors, direction)
-    value = deviance(cells, moved)
+    direction, gain, smallest = newton_step(data, factors, damping, jnp.asarray(True))
+    moved = retract(data.structure, factors, direction)
+    value = data.deviance(moved)
     closer = (value <= loss + noise) & (gain >= 0)
     plain = damping == 0
-    eased = jnp.where(damping > LEAST_DAMPING, damping / EASE, 0.0)
+    eased = jnp.where(damping > _LEAST_DAMPING, damping / _EASE, 0.0)
     return _Settling(
         Settled(
             _choose(closer, moved, factors),
@@ -63,14 +67,14 @@ def _settle_step(state: _Settling, cells: Cells) -> _Settling:
             jnp.where(plain, smallest, pivot),
         ),
         jnp.where(closer, value, loss),
-        jnp.where(closer, eased, jnp.maximum(damping, LEAST_DAMPING) * EASE),
+        jnp.where(closer, eased, jnp.maximum(damping, _LEAST_DAMPING) * _EASE),
         ~(closer & plain & (gain < SETTLED)),
         state.steps + 1,
     )
 
 
-def _settle_batch(cells: Float[Array, "b a d_z d_x d_y"], factors: Factors) -> Settled:
-    loss = jax.vmap(deviance)(cells, factors)
+def _settle_batch(data: Observed, factors: Factors) -> Settled:
+    loss = jax.vmap(lambda own, f: own.deviance(f))(data, factors)
     zero = jnp.zeros_like(loss)
     start = _Settling(
         Settled(factors, jnp.full_like(loss, jnp.inf), zero), loss, zero,
@@ -82,13 +86,13 @@ def _settle_batch(cells: Float[Array, "b a d_z d_x d_y"], factors: Factors) -> S
 
     return jax.lax.while_loop(
         lambda state: jnp.any(going(state)),
-        lambda state: where_selected(jax.vmap(_settle_step), state, going(state), cells),
+        lambda state: where_selected(jax.vmap(_settle_step), state, going(state), data),
         start,
     ).settled
 
 
 settle_down = batched(_settle_batch)
-"""From counts and factors of where the search ended to the optimum, `Settled`.
+"""From data and factors of where the search ended to the optimum, `Settled`.
 
 Exact steps, none of which may fit worse. Probabilities on their way to 0 are set there first. The
 steps converge quadratically, and one is enough as a rule; where the likelihood is a bent ridge they
@@ -97,4 +101,4 @@ are damped until it is met. Under ``vmap`` only the tables that need more steps 
 
 
 def _choose(condition: Bool[Array, ""], yes: Factors, no: Factors) -> Factors:
-    return Factors(*(jnp.where(condition, y, n) for y, n in zip(yes, no, strict=True)))
+    return jax.tree.map(lambda y, n: jnp.where(condition, y, n), yes, no)

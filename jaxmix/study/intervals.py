@@ -11,13 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxmix.estimators.optimum import counts_of
 from jaxmix.estimators.registry import Factorization
 from jaxmix.inference import profile
 from jaxmix.inference.asymptotic import delta_covariance
 from jaxmix.inference.drawing import Units
 from jaxmix.inference.intervals import interval, normal_interval
 from jaxmix.inference.resampling import differentiate
+from jaxmix.model.optimum import table_of
 from jaxmix.sample import moments as moments_
 from jaxmix.sample.moments import Moments
 from jaxmix.solvers.sampling import multinomial
@@ -36,7 +36,7 @@ class Spread(NamedTuple):
 
 def resample(moments: Moments, key: Array, number: int) -> Float[Array, "r a d_z d_x d_y"]:
     """Draw tables like the one observed, the same for all estimators."""
-    counts = counts_of(moments)
+    counts = table_of(moments, 3).counts
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(number))
     tables = multinomial(keys, counts.sum(), counts.reshape(-1))
     return tables.reshape(-1, *counts.shape)
@@ -97,7 +97,7 @@ def by_resamples(
     intervals
         What is asked for.
     """
-    value, counts = _vector(estimate), counts_of(moments).reshape(-1)
+    value, counts = _vector(estimate), table_of(moments, 3).counts.reshape(-1)
     units, names = Units(counts), ("value",)
 
     def of_cells(own: Array) -> Callable[[Float[Array, " m"]], dict[str, Array]]:
