@@ -1,4 +1,4 @@
-"""How well k classes fit: information criteria, J, and the likelihood ratio of k against k + 1."""
+"""Criteria of fits with k classes: BIC and its like, J, the likelihood ratio of k to k + 1."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class TableFit(NamedTuple):
     done
         Whether the search ended by its tolerance.
     factors
-        The fit, in the layout of `jaxmix.estimators.table` for the level.
+        The fit, in the layout of `jaxmix.model.table` for the level.
     """
 
     log_likelihood: Float[Array, ""]
@@ -83,9 +83,9 @@ def of_table(cells: Cells, k: int, *, key: Array, level: int = 3, num_starts: in
     key
         JAX key of the starts.
     level
-        2 or 3.
+        Level of the fit, 2 or 3.
     num_starts
-        As in `jaxmix.factorization.solve`.
+        Most starts of `jaxmix.factorization.solve`.
 
     References
     ----------
@@ -155,9 +155,13 @@ def of_moments(moments: Moments, k: int, *, key: Array, level: int = 3) -> Momen
     Parameters
     ----------
     moments
-        With their covariance, of independent rows.
-    k, key, level
-        As in `of_table`.
+        Moments of independent rows, with their covariance.
+    k
+        Number of classes.
+    key
+        JAX key of the starts.
+    level
+        Level of the fit, 2 or 3.
 
     References
     ----------
@@ -198,11 +202,11 @@ def likelihood_ratio(
     key
         JAX key; resample i is drawn from ``fold_in(key, i)``.
     level
-        2 or 3.
+        Level of the fit, 2 or 3.
     num_resamples
         Tables drawn.
     num_starts
-        Most starts for k + 1 classes, as in `jaxmix.factorization.solve`.
+        Most starts of `jaxmix.factorization.solve` for k + 1 classes.
     null
         The factors of k classes, where they are fitted already.
 

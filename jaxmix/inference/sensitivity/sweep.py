@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from jaxmix.inference.strength import (
+from jaxmix.inference.sensitivity.edge import (
     AGREE,
     FIT_SLACK,
     Found,
@@ -32,10 +32,14 @@ class Problem(NamedTuple):
 
     Attributes
     ----------
-    cells, values, edge
-        As in `strength.search`.
+    cells
+        Counts, of at least two arms.
+    values
+        The outcome's values, scaled to the range 0 to 1.
+    edge
+        ``"x_to_y"`` or ``"z_to_y"``.
     goals
-        ``(m, 1 + 2 k)`` weights of `strength.functionals`: what is minimised and maximised.
+        ``(m, 1 + 2 k)`` weights of `edge.functionals`: what is minimised and maximised.
     num_starts
         Starts of each search, at least 2.
     """
@@ -157,7 +161,7 @@ def searched(
     limit
         Deviance up to which a mixture fits.
     strength
-        Of the edge.
+        Strength of the edge.
     before
         Ends of a smaller strength, which are allowed at this one too.
     """

@@ -1,7 +1,8 @@
-"""The fits that tests of levels 2 and 3 compare, and the ranks of their derivatives.
+"""Fits and ranks behind the tests of levels 2 and 3.
 
-Ranks are taken at the null's fit, with probabilities at 0 counted as fixed; where even inside the
-bounds nothing is left to test, none is.
+Tests compare fits of one model with the data, or of two models with each other. Ranks are taken at
+the null's fit, with probabilities at 0 counted as fixed; where even inside the bounds nothing is
+left to test, none is. All functions take one data set and run under ``vmap``.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxmix.estimators import factorization, least_squares, likelihood, optimum
 from jaxmix.estimators.least_squares import Coordinates, Layout, Target
+from jaxmix.inference.specification.data import LOSSES
 from jaxmix.model import table
 from jaxmix.model.table import Cells, Factors
+from jaxmix.sample.evidence import as_moments
 from jaxmix.sample.moments import Moments
 from jaxmix.status import Status
 
@@ -26,6 +29,28 @@ _TOLERANCE = 1e-4  # predicted gain at which fits stop, in log-likelihood units
 _MAX_STEPS = 500
 
 free_rank = jax.jit(least_squares.free_rank, static_argnames=("layout", "floor"))
+
+
+def as_fitted(moments_or_cells: Moments | Cells, loss: str | None) -> tuple[Moments, str]:
+    """Return moments, held fixed for derivatives, and the loss by which they are fitted.
+
+    Parameters
+    ----------
+    moments_or_cells
+        Counts of ``(T, Z, X, Y)``, or moments.
+    loss
+        ``"kl"``, ``"gmm"``, or None for the first of them that the moments allow.
+    """
+    moments = as_moments(moments_or_cells, covariance=loss == "gmm")
+    loss = loss or ("kl" if moments.is_table else "gmm")
+    if loss not in LOSSES:
+        raise ValueError(f"loss is {loss!r}: use 'kl' or 'gmm'")
+    return jax.lax.stop_gradient(moments), loss
+
+
+def gain(narrow: Float[Array, ""], wide: Float[Array, ""]) -> Float[Array, ""]:
+    """Return the difference, never negative: the wide model can do what the narrow one does."""
+    return jnp.maximum(narrow - wide, 0.0)
 
 
 class TableFit(NamedTuple):
@@ -36,7 +61,7 @@ class TableFit(NamedTuple):
     cells
         The counts, as the likelihood of the level sees them (`jaxmix.estimators.optimum.as_level`).
     factors
-        At the maximum.
+        Probabilities at the maximum.
     g2
         Twice the log-likelihood lost against the counts' own frequencies.
     found
@@ -128,8 +153,10 @@ class MomentsFit(NamedTuple):
 
     Attributes
     ----------
-    flat, layout
-        Its coordinates, and what they mean.
+    flat
+        Its coordinates.
+    layout
+        What the coordinates mean.
     target
         The moments and their weight.
     j
