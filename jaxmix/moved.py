@@ -11,7 +11,7 @@ import sys
 import types
 import warnings
 
-MOVED = {
+MOVED: dict[str, str | tuple[str, ...]] = {
     "arms": "data.arms",
     "categories": "data.categories",
     "checks": "fitting.checks",
@@ -26,6 +26,22 @@ MOVED = {
     "estimators.table": "model.table",
     "features": "sample.features",
     "fit": "fitting.run",
+    "inference.choice": "inference.selection.recommendation",
+    "inference.criteria": "inference.selection.criteria",
+    "inference.extremes": "inference.sensitivity.sweep",
+    "inference.level_fits": "inference.specification.fits",
+    "inference.level_tests": (
+        "inference.specification.level",
+        "inference.specification.nested",
+        "inference.specification.arms",
+    ),
+    "inference.overidentification": "inference.specification.bridge",
+    "inference.range_checks": "inference.specification.ranges",
+    "inference.ranks": "inference.selection.ranks",
+    "inference.sensitivity_result": "inference.sensitivity.result",
+    "inference.strength": "inference.sensitivity.edge",
+    "inference.subject": "inference.specification.data",
+    "inference.verdict": "inference.specification.answer",
     "latent_classes": "fitting.latent_classes",
     "mixture": "model.law",
     "moments": "sample.moments",
@@ -43,29 +59,33 @@ MOVED = {
     "uncertainty": "fitting.uncertainty",
     "units": "fitting.units",
 }
-"""New places by old ones, both below `jaxmix`."""
+"""New places by old ones, both below `jaxmix`; several where a module was divided."""
 
 
 class Moved(types.ModuleType):
-    """A module at its old path, which takes every name from the new one."""
+    """A module at its old path, which takes every name from the new one, or from the new ones."""
 
-    def __init__(self, old: str, new: str):
-        super().__init__(old, f"The module `{new}` at its path of the release before.")
+    def __init__(self, old: str, new: tuple[str, ...]):
+        named = " and ".join(f"`{name}`" for name in new)
+        super().__init__(old, f"The names of {named} at their path of the release before.")
         self.new = new
 
     def __getattr__(self, name: str) -> object:
         """Return the attribute of the module that took this one's place."""
         if name.startswith("__"):  # what tools ask every module for
             raise AttributeError(name)
-        message = f"{self.__name__} is now {self.new}; the old path goes with the next release"
+        own = [place for place in self.new[:-1] if hasattr(importlib.import_module(place), name)]
+        place = own[0] if own else self.new[-1]
+        message = f"{self.__name__} is now {place}; the old path goes with the next release"
         warnings.warn(message, DeprecationWarning, stacklevel=2)
-        return getattr(importlib.import_module(self.new), name)
+        return getattr(importlib.import_module(place), name)
 
 
 def keep_old_paths() -> None:
     """Enter the old paths into `sys.modules`, and into packages that have nothing by that name."""
     for old, new in MOVED.items():
-        module = Moved(f"jaxmix.{old}", f"jaxmix.{new}")
+        places = (new,) if isinstance(new, str) else new
+        module = Moved(f"jaxmix.{old}", tuple(f"jaxmix.{place}" for place in places))
         sys.modules[module.__name__] = module
         package, _, name = module.__name__.rpartition(".")
         if not hasattr(sys.modules[package], name):  # `jaxmix.fit` stays the function

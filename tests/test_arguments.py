@@ -14,8 +14,9 @@ import polars as pl
 import pytest
 
 import jaxmix as jm
-from jaxmix.inference import resampling, specification
-from jaxmix.inference import selection as selection_room
+from jaxmix.inference import resampling
+from jaxmix.inference.selection import ranks
+from jaxmix.inference.specification import arms, level, nested, ranges
 from jaxmix.status import InputError
 
 PACKAGE = str(pathlib.Path(jm.__file__).parent)
@@ -198,14 +199,14 @@ def test_latent_classes(given, monkeypatch):
 
 @pytest.mark.parametrize("given", NUM_CLASSES)
 def test_num_classes(given, data, monkeypatch):
-    monkeypatch.setattr(selection_room.Source, "ranks", reached)
+    monkeypatch.setattr(ranks, "of_sample", reached)
     own = {"data": data, "num_resamples": 0}
     check(jm.selection.num_classes, own, given, NUM_CLASSES)
 
 
 @pytest.mark.parametrize("given", LEVEL)
 def test_level_test(given, data, monkeypatch):
-    monkeypatch.setattr(specification, "fit_statistic", reached)
+    monkeypatch.setattr(level, "fit_statistic", reached)
     own = {"data": data}
     check(jm.specification.level_test, own, given, LEVEL)
 
@@ -213,9 +214,9 @@ def test_level_test(given, data, monkeypatch):
 @pytest.mark.parametrize("given", NESTED)
 @pytest.mark.parametrize("test", ["nested", "arms", "range"])
 def test_other_tests(test, given, data, monkeypatch):
-    monkeypatch.setattr(specification, "nested_statistic", reached)
-    monkeypatch.setattr(specification, "arms_statistic", reached)
-    monkeypatch.setattr(specification.range_checks, "range_test", reached)
+    monkeypatch.setattr(nested, "nested_statistic", reached)
+    monkeypatch.setattr(arms, "arms_statistic", reached)
+    monkeypatch.setattr(ranges, "of_sample", reached)
     call = getattr(jm.specification, f"{test}_test")
     if given in inspect.signature(call).parameters:
         check(call, {"data": data}, given, NESTED, whole=False)
@@ -298,7 +299,7 @@ SENSITIVITY = {
 
 @pytest.mark.parametrize("given", SENSITIVITY)
 def test_sensitivity(given, monkeypatch):
-    monkeypatch.setattr("jaxmix.inference.sensitivity.bounds_of", reached)
+    monkeypatch.setattr("jaxmix.inference.sensitivity.bounding.bounds_of", reached)
     monkeypatch.setattr("jaxmix.estimators.factorization.solve", reached)
     counts = np.ones((2, 2, 2, 2))
     own = {"counts_or_moments": counts, "k": 2, "strengths": [0.0], "key": jax.random.key(0)}

@@ -66,9 +66,7 @@ def test_every_room_is_there():
     assert found - {"__init__"} == set(ROOMS)
 
 
-FOLDERS = sorted(
-    {path.parent for path in modules()} - {PACKAGE / "estimators", PACKAGE / "inference"}
-)
+FOLDERS = sorted({path.parent for path in modules()} - {PACKAGE / "estimators"})
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda p: p.name)
@@ -82,17 +80,53 @@ def test_files_stay_short(path):
     assert len(path.read_text().splitlines()) <= 400
 
 
+def places(old: str) -> tuple[str, ...]:
+    """Return the modules that took the place of one."""
+    new = moved.MOVED[old]
+    return (new,) if isinstance(new, str) else new
+
+
 @pytest.mark.parametrize("old", sorted(moved.MOVED))
 def test_old_paths_give_the_modules_that_took_their_place(old):
-    new = importlib.import_module(f"jaxmix.{moved.MOVED[old]}")
-    names = [
-        name for name, value in vars(new).items()
-        if not name.startswith("_") and getattr(value, "__module__", "") == new.__name__
-    ]  # fmt: skip
-    assert names
-    for name in names:
-        with pytest.warns(DeprecationWarning, match=re.escape(new.__name__)):
-            assert getattr(importlib.import_module(f"jaxmix.{old}"), name) is getattr(new, name)
+    for place in places(old):
+        new = importlib.import_module(f"jaxmix.{place}")
+        names = [
+            name for name, value in vars(new).items()
+            if not name.startswith("_") and getattr(value, "__module__", "") == new.__name__
+        ]  # fmt: skip
+        assert names
+        for name in names:
+            with pytest.warns(DeprecationWarning, match=re.escape(new.__name__)):
+                given = getattr(importlib.import_module(f"jaxmix.{old}"), name)
+            assert given is getattr(new, name)
+
+
+def test_an_old_path_that_was_divided_says_what_it_has_not():
+    (old,) = (name for name in moved.MOVED if len(places(name)) > 1)
+    module = importlib.import_module(f"jaxmix.{old}")
+    with (
+        pytest.warns(DeprecationWarning, match="the old path goes"),
+        pytest.raises(AttributeError, match="nothing_of_it"),
+    ):
+        module.nothing_of_it  # noqa: B018
+
+
+KEPT = {
+    "selection": {"Candidate", "Selection", "num_classes"},
+    "sensitivity": {"Sensitivity", "bounds", "does_not_apply"},
+    "specification": {
+        "SpecificationTest", "Statistic", "TESTS", "arms_test", "contrast_test", "fit_test",
+        "level_test", "nested_test", "overidentification", "range_test", "statistics",
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_rooms_give_the_names_of_the_modules_that_they_replaced(name):
+    package = importlib.import_module(f"jaxmix.inference.{name}")
+    assert set(package.__all__) == KEPT[name]
+    for public in KEPT[name]:
+        assert getattr(package, public).__class__ is not type(package)  # no file hides it
 
 
 def test_an_old_path_hides_nothing():

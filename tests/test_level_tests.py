@@ -10,8 +10,11 @@ import scipy.optimize
 import scipy.stats
 
 import jaxmix as jm
-from jaxmix.inference import level_tests, range_checks
 from jaxmix.inference.specification import statistics
+from jaxmix.inference.specification.arms import arms_statistic
+from jaxmix.inference.specification.level import fit_statistic
+from jaxmix.inference.specification.nested import nested_statistic
+from jaxmix.inference.specification.ranges import range_statistic
 from tests import likelihood_oracles as lo
 
 KEY = jax.random.key(0)
@@ -104,7 +107,7 @@ def test_size_and_mean_under_the_null(name):
 def test_a_level_of_z_that_an_arm_lacks_is_no_freedom():
     cells = np.asarray(drawn()[1][0]).copy()
     cells[1, 2] = 0.0
-    found = level_tests.fit_statistic(jnp.asarray(cells), 2, key=KEY, num_starts=1)
+    found = fit_statistic(jnp.asarray(cells), 2, key=KEY, num_starts=1)
     fit = lo.em_level3(cells, 2, np.random.default_rng(0), num_starts=8)
     possible, rank = rank_by_numpy(fit.W, fit.B, fit.C)
     assert possible == 30
@@ -120,7 +123,7 @@ def test_one_arm_of_three_binary_views_leaves_nothing():
     pairs = of_z * of_x + of_z * of_y - of_x * of_y
     impossible = (1 + 0.2 * pairs) / 8
     cells = 1000 * jnp.stack([jnp.asarray(regular), jnp.asarray(impossible)])[:, None]
-    found = jax.vmap(lambda c: level_tests.fit_statistic(c, 2, key=KEY, num_starts=9))(cells)
+    found = jax.vmap(lambda c: fit_statistic(c, 2, key=KEY, num_starts=9))(cells)
     assert found.statistic[1] > 10
     assert found.df.tolist() == [0, 0]
     assert np.isnan(found.p_value).all()
@@ -130,7 +133,7 @@ def test_boundary_estimates_count_as_fixed():
     # One class has an outcome that never occurs under control: a probability exactly 0.
     population = jm.populations.block(d_z=3, d_x=3, effects=[1.0, 0.4], base=[0.5, 0.6])
     cells = population.counts(jax.random.key(0), N)
-    found = level_tests.fit_statistic(cells, 2, key=KEY, num_starts=1)
+    found = fit_statistic(cells, 2, key=KEY, num_starts=1)
     fit = lo.em_level3(np.asarray(cells), 2, np.random.default_rng(0), num_starts=8)
     assert (fit.C < 1e-9).sum() == 1
     assert int(found.df) == 17
@@ -197,20 +200,20 @@ def test_j_and_its_differences_are_minima_by_scipy():
 @pytest.mark.parametrize("loss", ["kl", "gmm"])
 def test_a_fit_that_is_there_already_gives_the_same_test_of_the_arms(loss, monkeypatch):
     moments = jm.moments.from_counts(drawn()[1][0], covariance=True)
-    own = level_tests.arms_statistic(moments, 2, key=KEY, loss=loss)
+    own = arms_statistic(moments, 2, key=KEY, loss=loss)
     fitted = jm.factorization.solve(moments, 2, key=KEY, loss=loss).stats
     monkeypatch.setattr(jm.factorization, "solve", None)  # not called again
-    found = level_tests.arms_statistic(moments, 2, key=KEY, loss=loss, fitted=fitted)
+    found = arms_statistic(moments, 2, key=KEY, loss=loss, fitted=fitted)
     assert float(found.statistic) == pytest.approx(float(own.statistic), abs=1e-3)
     assert int(found.df) == int(own.df) > 0
     elsewhere = {**fitted, "start": jax.tree.map(lambda v: 0.8 * v, fitted["start"])}
-    worse = level_tests.arms_statistic(moments, 2, key=KEY, loss=loss, fitted=elsewhere)
+    worse = arms_statistic(moments, 2, key=KEY, loss=loss, fitted=elsewhere)
     assert float(worse.statistic) > float(own.statistic) + 1  # the start is what is used
 
 
 def test_nested_levels_are_one_where_there_is_one_arm():
     cells = drawn()[1][0, :1]
-    assert int(level_tests.nested_statistic(cells, 2, key=KEY, num_starts=1).df) == 0
+    assert int(nested_statistic(cells, 2, key=KEY, num_starts=1).df) == 0
 
 
 def law_by_numpy(cells):
@@ -249,7 +252,7 @@ def test_ranges_by_finite_differences(share):
     values = law_by_numpy(cells)
     beyond = [max(-v, v - 1) for v in values[:2]] + [abs(v) - 1 for v in values[2:]]
     z = np.max(beyond / np.sqrt(np.diag(spread)))
-    found = range_checks.range_statistic(jnp.asarray(cells), 2, method="synthetic")
+    found = range_statistic(jnp.asarray(cells), 2, method="synthetic")
     assert float(found.statistic) == pytest.approx(z, rel=1e-5)
     assert int(found.df) == 8
     assert float(found.p_value) == pytest.approx(min(1, 8 * scipy.stats.norm.sf(z)), rel=1e-4)
@@ -265,7 +268,7 @@ def test_spectral_standard_errors_are_the_spread_of_its_shares():
     n, num = 1e7, 400
     keys = jax.random.split(jax.random.key(1), num)
     cells = jm.populations.discrete.multinomial(keys, n, joint.reshape(-1)).reshape(num, 2, 2, 2, 2)
-    found = jax.vmap(lambda c: range_checks.range_statistic(c, 2))(cells)
+    found = jax.vmap(lambda c: range_statistic(c, 2))(cells)
     assert (found.p_value < 0.05).all()
     # A share below 0 is what the projection onto the simplex repairs.
     repair = jax.vmap(lambda c: jm.spectral.solve(jm.moments.from_counts(c), 2))(cells).stats[
@@ -284,7 +287,7 @@ def test_complex_effects_and_short_ranks_have_no_ranges():
     status = jax.vmap(lambda c: jm.spectral.solve(jm.moments.from_counts(c), 2).status)(
         jnp.asarray(cells)
     )
-    found = jax.vmap(lambda c: range_checks.range_statistic(c, 2))(jnp.asarray(cells))
+    found = jax.vmap(lambda c: range_statistic(c, 2))(jnp.asarray(cells))
     none = np.isin(status, [jm.Status.COMPLEX_SPECTRUM, jm.Status.RANK_DEFICIENT])
     assert set(np.asarray(status)) > {jm.Status.COMPLEX_SPECTRUM, jm.Status.RANK_DEFICIENT}
     np.testing.assert_array_equal(np.isnan(found.p_value), none)

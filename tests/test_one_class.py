@@ -17,7 +17,8 @@ from scipy.stats import chi2
 import jaxmix as jm
 from jaxmix import Status, cli
 from jaxmix.estimators import bridge, spectral, synthetic
-from jaxmix.inference import profile, range_checks
+from jaxmix.inference import profile
+from jaxmix.inference.specification import ranges
 from jaxmix.solvers.lanes import batched, by_chunks
 from tests.study_helpers import of, ran
 
@@ -286,14 +287,14 @@ def test_tests_of_one_class():
         assert jm.specification.level_test(data, num_classes=1, level=level).applies
     assert jm.specification.nested_test(data, 1).applies
     assert jm.specification.arms_test(data, 1).applies
-    for method in range_checks.METHODS:
+    for method in ranges.METHODS:
         assert not jm.specification.range_test(data, 1, method=method).applies
 
 
 def test_rounding_is_no_noise_in_the_check_of_ranges():
     """A share of 1 + 2e-16 with a standard error of 1e-17 is no rejection."""
     values, errors = jnp.array([1 + 2e-16, 0.0, 0.3, -0.2]), jnp.array([1e-17, 1e-17, 0.1, 0.1])
-    found = range_checks.compared(values, errors, jnp.asarray(True), jnp.array([0.0, 1.0]), 2)
+    found = ranges.compared(values, errors, jnp.asarray(True), jnp.array([0.0, 1.0]), 2)
     assert float(found.statistic) == pytest.approx(-7.0)
     assert float(found.p_value) == 1.0
 

@@ -11,8 +11,9 @@ import scipy.linalg
 import scipy.stats
 
 import jaxmix as jm
-from jaxmix.inference import criteria, ranks, selection
-from jaxmix.inference.choice import Candidate, Context, decide
+from jaxmix.inference import selection
+from jaxmix.inference.selection import criteria, ranks
+from jaxmix.inference.selection.recommendation import Candidate, Context, decide
 from tests import oracles
 from tests.helpers import causal_data, linear_rows
 from tests.likelihood_oracles import em_level2, em_level3

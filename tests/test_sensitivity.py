@@ -12,7 +12,9 @@ import scipy.optimize
 import scipy.stats
 
 import jaxmix as jm
-from jaxmix.inference import extremes, sensitivity, strength
+from jaxmix.inference import sensitivity
+from jaxmix.inference.sensitivity import bounding, sweep
+from jaxmix.inference.sensitivity.edge import FIT_SLACK, Parts, relabel
 from jaxmix.report import tipping
 from jaxmix.status import InputError, Status
 
@@ -118,7 +120,7 @@ def test_the_average_effect_is_what_the_bridge_says_whatever_the_strength(paper,
     bridge = float(jm.bridge.solve(paper.moments()).value.effect)
     # Half-widths of a likelihood region: sqrt(2 slack) standard errors, up to the tolerance.
     variance = float(paper.efficiency_bound(ROWS, level=4).ate)
-    half = np.sqrt(2 * 2 * strength.FIT_SLACK * variance)
+    half = np.sqrt(2 * 2 * FIT_SLACK * variance)
     assert np.abs(exact.ate - bridge).max() < 1.05 * half
     # Asymmetric, and level 3 does not fit: at a strength that suffices.
     other = jm.populations.block(proxy_strength=0.75, xy_strength=0.5)
@@ -174,7 +176,7 @@ def test_without_an_edge_the_bounds_are_the_level_3_fit(sampled):
         (np.append(np.ptp(e[0], axis=1), np.ptp(a[0])) / 2)
         for e, a in ((found.effects, found.ate), (found.effects_interval, found.ate_interval))
     )
-    np.testing.assert_allclose(narrow, np.sqrt(2 * strength.FIT_SLACK) * se, rtol=0.05)
+    np.testing.assert_allclose(narrow, np.sqrt(2 * FIT_SLACK) * se, rtol=0.05)
     np.testing.assert_allclose(wide, scipy.stats.norm.ppf(0.975) * se, rtol=0.05)
 
 
@@ -227,37 +229,37 @@ def test_outcomes_of_three_values_are_bounded_by_their_means():
 
 def problem(cells, num_starts=4):
     goals = np.eye(5)[:4]
-    return extremes.Problem(cells, jnp.arange(2.0), "x_to_y", goals, num_starts)
+    return sweep.Problem(cells, jnp.arange(2.0), "x_to_y", goals, num_starts)
 
 
 def starts_of(paper):
     W = jnp.einsum("u,utz->tzu", paper.shares, paper.zt)
-    one = strength.Parts(W, paper.x.T, paper.y.transpose(1, 2, 3, 0))
+    one = Parts(W, paper.x.T, paper.y.transpose(1, 2, 3, 0))
     return jax.tree.map(lambda part: jnp.stack([jnp.asarray(part, float)] * 8), one)
 
 
 def test_bounds_outside_of_their_limits_are_not_reported(paper):
     cells = jnp.asarray(paper.joint(), float) * 1000
     jobs, starts = np.concatenate([np.eye(5)[:4], -np.eye(5)[:4]]), starts_of(paper)
-    before = extremes.Ends(np.full(8, np.inf), starts)
+    before = sweep.Ends(np.full(8, np.inf), starts)
     # No mixture fits better than exactly: no deviance is below -1.
-    found, ends = extremes.searched(problem(cells), jobs, [starts] * 4, -1.0, 0.2, before)
+    found, ends = sweep.searched(problem(cells), jobs, [starts] * 4, -1.0, 0.2, before)
     assert np.isnan(found.values).all()
     assert (found.status == Status.MAX_STEPS).all()
     np.testing.assert_array_equal(ends.mixtures.W, starts.W)
     nothing = jax.tree.map(lambda part: part * jnp.nan, starts)
-    found, _ = extremes.searched(problem(cells), jobs, [nothing] * 4, 0.01, 0.2, before)
+    found, _ = sweep.searched(problem(cells), jobs, [nothing] * 4, 0.01, 0.2, before)
     assert np.isnan(found.values).all()
     assert (found.status == Status.NONFINITE).all()
-    found, _ = extremes.searched(problem(cells), jobs, [starts, *[nothing] * 3], 0.01, 0.2, before)
+    found, _ = sweep.searched(problem(cells), jobs, [starts, *[nothing] * 3], 0.01, 0.2, before)
     assert (found.status == Status.STARTS_DISAGREE).all()
 
 
 def test_mixtures_at_the_ends_keep_their_strength_and_fit(paper):
     cells = jnp.asarray(paper.joint(), float) * 1000
     jobs, starts = np.concatenate([np.eye(5)[:4], -np.eye(5)[:4]]), starts_of(paper)
-    before = extremes.Ends(np.full(8, np.inf), starts)
-    found, ends = extremes.searched(problem(cells), jobs, [starts] * 4, 0.01, 0.45, before)
+    before = sweep.Ends(np.full(8, np.inf), starts)
+    found, ends = sweep.searched(problem(cells), jobs, [starts] * 4, 0.01, 0.45, before)
     for i in range(8):
         W, B, C = (np.asarray(part[i]) for part in ends.mixtures)
         for total in (W.sum(), B.sum(0), C.sum(2)):
@@ -274,13 +276,13 @@ def test_relabelling_undoes_a_permutation(paper):
     one = jax.tree.map(lambda part: part[0], starts_of(paper))
     swapped = jax.tree.map(lambda part: part[None, ..., ::-1], one)
     values = jnp.array([[0.0, 1.0, 2.0, 3.0, 4.0]])
-    parts, moved = strength.relabel(swapped, values, one)
+    parts, moved = relabel(swapped, values, one)
     np.testing.assert_allclose(parts.C[0], one.C)
     np.testing.assert_allclose(moved[0], [0.0, 2.0, 1.0, 4.0, 3.0])
 
 
 def test_sets_of_classes_and_their_complements_have_one_search():
-    subsets = sensitivity.subsets_of(3)
+    subsets = bounding.subsets_of(3)
     assert {tuple(row) for row in subsets.tolist()} == {(1, 0, 0), (1, 1, 0), (1, 0, 1)}
     values = np.array([[0.1, 0.2], [0.4, 0.6], [0.5, 0.7]])
     status = np.array([[0, 3], [0, 0], [0, 0]])
@@ -288,7 +290,7 @@ def test_sets_of_classes_and_their_complements_have_one_search():
     values, status = values[np.argsort(order)], status[np.argsort(order)]
 
     def share(*members):
-        return sensitivity.share_bounds(np.array(members, bool), subsets, values, status)
+        return bounding.share_bounds(np.array(members, bool), subsets, values, status)
 
     np.testing.assert_allclose(share(1, 0, 0)[0], [0.1, 0.2])
     np.testing.assert_allclose(share(0, 0, 1)[0], [0.4, 0.6])
@@ -299,12 +301,12 @@ def test_sets_of_classes_and_their_complements_have_one_search():
     # Class 1 must be harmed, class 2 can be: between the share of the one and of both.
     effects = np.array([[-2.0, -1.0], [-0.5, 0.5], [1.0, 2.0]])
     none = np.zeros((3, 2), int)
-    ends, codes = sensitivity.harmed_bounds(effects, none, "higher", subsets, values, status)
+    ends, codes = bounding.harmed_bounds(effects, none, "higher", subsets, values, status)
     np.testing.assert_allclose(ends, [0.1, 0.6])
     assert codes.tolist() == [0, 0]
     effects[1, 0] = np.nan
     none[1, 0] = Status.MAX_STEPS
-    ends, codes = sensitivity.harmed_bounds(effects, none, "higher", subsets, values, status)
+    ends, codes = bounding.harmed_bounds(effects, none, "higher", subsets, values, status)
     assert ends[0] == pytest.approx(0.1)
     assert np.isnan(ends[1])
     assert codes.tolist() == [0, Status.MAX_STEPS]

@@ -9,8 +9,8 @@ import pytest
 
 import jaxmix as jm
 from jaxmix.inference import specification
-from jaxmix.inference.overidentification import bridge_statistic
 from jaxmix.inference.specification import SpecificationTest, overidentification
+from jaxmix.inference.specification.bridge import bridge_statistic
 from tests import oracles
 from tests.helpers import block, causal_data, linear_rows
 
@@ -37,6 +37,29 @@ def test_statistic_equals_the_oracle(sizes, form):
     assert test.df == df == (1 if form == "pooled" else 2) * (sizes["d_z"] - sizes["d_x"])
     assert test.statistic == pytest.approx(statistic, rel=1e-7)
     assert test.p_value == pytest.approx(float(jax.scipy.stats.chi2.sf(statistic, df)), rel=1e-7)
+
+
+def test_three_arms_pooled_equal_the_oracle():
+    frame = linear_rows(np.random.default_rng(2), 800, d_z=3, d_x=1)
+    frame["t"] = np.arange(800) % 3
+    frame["y"] = frame["y"] + np.array([0.0, 1.0, -0.5])[frame["t"]]
+    y, z, x = frame["y"], block(frame, "z"), block(frame, "x")
+    w = np.column_stack([frame["t"] == arm for arm in (1, 2)]).astype(float)
+    statistic, df = oracles.overidentification_j(y, np.zeros(800, int), z, x, w)
+    views = jm.features.encode(causal_data(frame, control=0))
+    test = overidentification(views, form="pooled")
+    assert test.df == df == 2
+    assert test.statistic == pytest.approx(statistic, rel=1e-7)
+
+
+def test_a_rank_that_truncates_nothing_is_tested_pooled_as_well():
+    frame, roles, _ = table_of(d_z=4)
+    views = jm.features.encode(jm.CausalData.from_frame(frame, **roles))
+    assert views.max_rank == 2
+    assert overidentification(views, rank=2).df == 4
+    whole, at_rank = (overidentification(views, rank=r, form="pooled") for r in (None, 2))
+    assert whole.df == at_rank.df == 2
+    assert at_rank.statistic == whole.statistic
 
 
 def test_the_effect_on_the_treated_rests_on_the_control_arm_alone():

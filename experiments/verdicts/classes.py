@@ -22,8 +22,8 @@ import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 from jax.scipy.stats import chi2  # noqa: E402
 
-from jaxmix.inference import criteria, ranks  # noqa: E402
-from jaxmix.inference.choice import Candidate, Context, decide  # noqa: E402
+from jaxmix.inference.selection import criteria, ranks  # noqa: E402
+from jaxmix.inference.selection.recommendation import Candidate, Context, decide  # noqa: E402
 from jaxmix.populations import random_discrete  # noqa: E402
 
 SIZE = 0.05

@@ -92,7 +92,7 @@ def short_of_rank(
     [False, False]
     """
     if form == "pooled":
-        matrix, inverse, _ = _pooled_inverse(moments, num_classes)
+        matrix, inverse, _ = pooled_inverse(moments, num_classes)
         return (inverse.deficient | ~_is_full(inverse.matrix @ matrix, matrix, num_classes))[None]
     inverses = arm_inverses(moments, num_classes)
     seen = jnp.einsum("txz,tzw->txw", inverses.matrix, moments.zx, precision="highest")
@@ -277,8 +277,18 @@ def _pooled_system(moments: Moments) -> tuple[Array, Array, Array, int]:
     return matrix, gram, right, moments.num_shared + len(p)
 
 
-def _pooled_inverse(moments: Moments, rank: int | None) -> tuple[Array, Inverse, Array]:
-    """Return the matrix of the pooled system, its inverse, and the right side."""
+def pooled_inverse(moments: Moments, rank: int | None) -> tuple[Array, Inverse, Array]:
+    """Return the matrix of the pooled system, its inverse, and the right side.
+
+    The arms' indicators (but for the control's) come first among the features of both sides.
+
+    Parameters
+    ----------
+    moments
+        The moments of the data.
+    rank
+        Number of classes to truncate at, or None.
+    """
     matrix, gram, right, num_shared = _pooled_system(moments)
     shares = moments.arm_probabilities[1:]
     squares = jnp.concatenate([shares, moments.square_x.sum(0)])
@@ -296,7 +306,7 @@ def _pooled(
     if rank == 1 and moments.num_shared == 0:  # the constant alone, as in `arm_inverses`
         means = moments.y_by_arm / moments.arm_probabilities
         return means, means[arm] - means[0], jnp.zeros((), bool)
-    matrix, inverse, right = _pooled_inverse(moments, rank)
+    matrix, inverse, right = pooled_inverse(moments, rank)
     num_others = moments.tensor.shape[0] - 1
     centre = moments.y_by_arm.sum()
     constant = jnp.concatenate([jnp.zeros(num_others, matrix.dtype), moments.one_x])

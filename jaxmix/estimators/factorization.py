@@ -26,10 +26,11 @@ from jaxmix.estimators.least_squares import Layout
 from jaxmix.estimators.optimum import moments_value, table_value
 from jaxmix.model import search
 from jaxmix.model.law import EffectLaw, range_status
+from jaxmix.model.likelihood import Observed
 from jaxmix.model.optimum import mixture_of, singular_where, table_of
 from jaxmix.model.settling import SETTLED, settle_down
 from jaxmix.model.structure import Factors
-from jaxmix.model.table import Cells, Table
+from jaxmix.model.table import Cells
 from jaxmix.sample import moments as moments_
 from jaxmix.sample.moments import Moments
 from jaxmix.status import Solution, Status, settle, where, worst
@@ -193,7 +194,7 @@ class SpectralStart:
 
     num_classes: int
 
-    def __call__(self, data: Table) -> Factors:
+    def __call__(self, data: Observed) -> Factors:
         """Return the factors; all but the profiles of x by regressing the table on these."""
         structure, k = data.structure, self.num_classes
         moments = moments_.from_counts(data.counts)

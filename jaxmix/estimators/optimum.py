@@ -100,19 +100,3 @@ def _mixture(parts: Profiles, moments: Moments, arm: int) -> Mixture:
     z_profiles = (mass / shares)[:, None, :] * A
     found = Mixture(shares, means, B, z_profiles, C)
     return found.take(jnp.argsort(found.effects(arm)))
-
-
-# TEMPORARY
-def counts_of(moments):
-    return table_of(moments, 3).counts
-
-
-def as_level(cells, level):
-    if level == 3:
-        return cells
-    a, d_z, d_x, d_y = cells.shape
-    return cells.transpose(1, 2, 0, 3).reshape(1, d_z, d_x, a * d_y)
-
-
-def cells_of(moments, level):
-    return as_level(counts_of(moments), level)

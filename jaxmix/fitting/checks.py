@@ -19,7 +19,7 @@ from jaxmix.inference import resampling, sensitivity, specification
 from jaxmix.inference.asymptotic import largest_changes
 from jaxmix.inference.sensitivity import Sensitivity
 from jaxmix.inference.specification import SpecificationTest
-from jaxmix.inference.subject import MAX_MOMENTS
+from jaxmix.inference.specification.data import MAX_MOMENTS
 from jaxmix.results.estimates import InfluentialRow
 from jaxmix.sample.features import Views, distinct
 from jaxmix.sample.moments import Moments

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from jaxmix.estimators.base import Fitted, LevelEstimator, Numbers
-from jaxmix.estimators.optimum import counts_of
 from jaxmix.fitting.uncertainty import Uncertainty, has_likelihood
 from jaxmix.model.law import Mixture
+from jaxmix.model.optimum import table_of
 from jaxmix.results.estimates import Estimate
 from jaxmix.results.result import Result
 from jaxmix.sample.sample import Sample
@@ -56,7 +56,7 @@ def examined(
         return result
     cells = None
     if has_likelihood(estimator, sample.views):
-        cells = np.asarray(counts_of(sample.moments))
+        cells = np.asarray(table_of(sample.moments, 3).counts)
     found = of_point(point, np.asarray(sample.moments.range_y), cells)
     others, notes = of_intervals(
         point.numbers, spread.bounds, spread.kinds, spread.extremes, spread.num_usable

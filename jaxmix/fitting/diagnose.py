@@ -16,13 +16,13 @@ from jaxmix.estimators.base import Fitted, LevelEstimator, Optimum
 from jaxmix.estimators.bridge import proxy_singular_values, short_of_rank, weakest_direction
 from jaxmix.estimators.registry import Bridge
 from jaxmix.inference.asymptotic import Linearized
-from jaxmix.inference.level_tests import left_to_test
 from jaxmix.inference.specification import (
     SpecificationTest,
     contrast_test,
     fit_test,
     overidentification,
 )
+from jaxmix.inference.specification.level import left_to_test
 from jaxmix.results.estimates import Diagnostics, Resamples
 from jaxmix.sample.features import Views, copies, nothing_left
 from jaxmix.sample.moments import Moments

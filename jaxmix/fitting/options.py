@@ -13,7 +13,7 @@ from typing import Any
 from jaxmix import arguments
 from jaxmix.estimators.registry import METHODS
 from jaxmix.inference import drawing, intervals
-from jaxmix.inference.strength import EDGES
+from jaxmix.inference.sensitivity.edge import EDGES
 from jaxmix.status import InputError
 
 AUTO = "auto"

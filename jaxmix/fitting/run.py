@@ -27,7 +27,7 @@ from jaxmix.fitting.uncertainty import linearized, uncertainty
 from jaxmix.fitting.units import of_order_one
 from jaxmix.inference import selection
 from jaxmix.inference.bands import LawBands
-from jaxmix.inference.subject import MAX_MOMENTS
+from jaxmix.inference.specification.data import MAX_MOMENTS
 from jaxmix.model.law import EffectLaw, Mixture
 from jaxmix.results.estimates import Classes, Estimate, PerClass
 from jaxmix.results.result import Result

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from jaxmix.model.likelihood import System
-from jaxmix.model.structure import Factors, Structure
+from jaxmix.model.structure import Factors, Structure, even, own_places
 
 Cells = Float[Array, "a d_z d_x d_y"]
 """Counts or probabilities of treatment, z, x and outcome."""
@@ -39,6 +39,24 @@ class Table:
     def shape(self) -> tuple[int, ...]:
         """Lengths of the axes."""
         return self.counts.shape[-len(self.structure.axes) :]
+
+    def margins(self) -> Factors:
+        """Return the counts on which each probability depends, with a class axis of length 1."""
+        structure = self.structure
+        gate, *parts = (
+            structure.contract((self.counts, structure.axes), into=axes)[..., None]
+            for axes in structure.factors
+        )
+        return Factors(gate, tuple(parts))
+
+    def one_class(self) -> Factors:
+        """Return the maximum of the likelihood with one class, which has a closed form."""
+        gate, parts = self.margins()
+        laws = (
+            even(own, own.sum(own_places(part), keepdims=True), own_places(part))
+            for part, own in zip(self.structure.parts, parts, strict=True)
+        )
+        return Factors(gate / self.counts.sum(), tuple(laws))
 
     def deviance(self, factors: Factors) -> Float[Array, ""]:
         """Return half of G^2, ``sum N log(N / (n p))``: the loss, in units of log-likelihood."""

@@ -8,18 +8,19 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array
 
-from jaxmix.inference.strength import (
+from jaxmix.inference.sensitivity.edge import (
     AGREE,
     FIT_SLACK,
     Found,
-    Parts,
     Search,
     normalise,
     relabel,
     search,
 )
+from jaxmix.model.structure import Factors
 from jaxmix.status import Status
 
 _SPREAD = 0.6  # of the logarithms of disturbed probabilities; all starts but one have thrice that
@@ -32,10 +33,14 @@ class Problem(NamedTuple):
 
     Attributes
     ----------
-    cells, values, edge
-        As in `strength.search`.
+    cells
+        Counts, of at least two arms.
+    values
+        The outcome's values, scaled to the range 0 to 1.
+    edge
+        ``"x_to_y"`` or ``"z_to_y"``.
     goals
-        ``(m, 1 + 2 k)`` weights of `strength.functionals`: what is minimised and maximised.
+        ``(m, 1 + 2 k)`` weights of `edge.functionals`: what is minimised and maximised.
     num_starts
         Starts of each search, at least 2.
     """
@@ -66,11 +71,11 @@ class Ends(NamedTuple):
     """Where the searches of all jobs ended: the smallest values so far, and the mixtures."""
 
     least: np.ndarray
-    mixtures: Parts
+    mixtures: Factors
 
 
 def sweep(
-    problem: Problem, reference: Parts, strengths: np.ndarray, slack: float, key: Array
+    problem: Problem, reference: Factors, strengths: np.ndarray, slack: float, key: Array
 ) -> Iterator[tuple[Extremes, Extremes, float]]:
     """Yield bounds, intervals and the best deviance so far, at increasing strengths.
 
@@ -112,7 +117,7 @@ def sweep(
 
 def _run(
     problem: Problem,
-    starts: list[Parts],
+    starts: list[Factors],
     jobs: np.ndarray,
     fit_weight: float,
     limit: float,
@@ -141,7 +146,7 @@ def _side_by_side(*parts: Array) -> np.ndarray:
 def searched(
     problem: Problem,
     jobs: np.ndarray,
-    starts: list[Parts],
+    starts: list[Factors],
     limit: float,
     strength: float,
     before: Ends,
@@ -157,7 +162,7 @@ def searched(
     limit
         Deviance up to which a mixture fits.
     strength
-        Of the edge.
+        Strength of the edge.
     before
         Ends of a smaller strength, which are allowed at this one too.
     """
@@ -190,8 +195,8 @@ def searched(
 
 
 def _best_fits(
-    fits: Found, jobs: np.ndarray, best: float, reference: Parts, count: int
-) -> list[Parts]:
+    fits: Found, jobs: np.ndarray, best: float, reference: Factors, count: int
+) -> list[Factors]:
     """Return for each job the best fits that come closest to its goal, labelled as `reference`.
 
     Searches that ended in worse fits come last.
@@ -207,7 +212,7 @@ def _best_fits(
     ]
 
 
-def _disturbed(key: Array, mixtures: Parts, count: int) -> list[Parts]:
+def _disturbed(key: Array, mixtures: Factors, count: int) -> list[Factors]:
     """Return disturbed copies of mixtures: probabilities times exponentials of normal numbers."""
     return [
         _disturb(jax.random.fold_in(key, j), mixtures, _SPREAD * (3 if j else 1))
@@ -216,9 +221,7 @@ def _disturbed(key: Array, mixtures: Parts, count: int) -> list[Parts]:
 
 
 @jax.jit
-def _disturb(key: Array, mixtures: Parts, spread: float) -> Parts:
-    sizes = [part.size for part in mixtures]
-    draws = jnp.exp(spread * jax.random.normal(key, (sum(sizes),), mixtures.W.dtype))
-    cut = jnp.split(draws, np.cumsum(sizes)[:2])
-    moved = (part * d.reshape(part.shape) for part, d in zip(mixtures, cut, strict=True))
-    return jax.vmap(normalise)(Parts(*moved))
+def _disturb(key: Array, mixtures: Factors, spread: float) -> Factors:
+    flat, unravel = ravel_pytree(mixtures)
+    moved = flat * jnp.exp(spread * jax.random.normal(key, flat.shape, flat.dtype))
+    return jax.vmap(normalise)(unravel(moved))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxmix.inference.strength import FIT_SLACK
+from jaxmix.inference.sensitivity.edge import FIT_SLACK
 from jaxmix.report.tables import Table, classes, interval, number
 from jaxmix.status import InputError, Status
 
@@ -44,7 +44,7 @@ class Sensitivity:
     level3_effects, level3_shares
         ``(k,)`` the level-3 fit, by which the classes are numbered.
     confidence
-        Of the intervals.
+        Confidence of the intervals.
     better
         ``"higher"`` or ``"lower"``: which outcome is good.
     unit

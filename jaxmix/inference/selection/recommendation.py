@@ -1,4 +1,4 @@
-"""From what is known of each number of classes to one recommendation, in words."""
+"""The recommendation of a number of classes, by what is known of each, in words."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Candidate(NamedTuple):
     num_classes
         k.
     log_likelihood, num_parameters, bic, aic
-        Of the maximum-likelihood fit of a table.
+        Log-likelihood, dimension and criteria of the maximum-likelihood fit of a table.
     criterion
         Andrews' J - df log n, of moments that are no table.
     statistic, df, p_value
@@ -29,7 +29,7 @@ class Candidate(NamedTuple):
     ratio, ratio_p_value
         Likelihood ratio of k against k + 1 classes, and its bootstrap p-value.
     rank_p_value
-        For rank at most k of the proxies' moments in every arm.
+        p-value of rank at most k of the proxies' moments in every arm.
     done
         Whether the search for the fit ended.
     """
@@ -72,7 +72,8 @@ class Selection:
     method
         What decided: ``"likelihood"``, ``"moments"`` or ``"rank"``.
     level, num_rows, num_resamples, size, seed
-        As asked for.
+        The call: level, rows of the sample, resamples of the likelihood ratio, size of the tests,
+        seed.
     """
 
     recommended: int
@@ -162,8 +163,16 @@ class Context(NamedTuple):
 
     Attributes
     ----------
-    level, num_rows, num_resamples, size, seed
-        As in `Selection`.
+    level
+        Level whose independences classes are to explain: 2, 3 or 4.
+    num_rows
+        Rows of the sample.
+    num_resamples
+        Resamples of the likelihood ratio.
+    size
+        Size of the tests.
+    seed
+        Integer seed of starts and resamples.
     most
         Most classes that the views can tell apart.
     top

@@ -1,4 +1,4 @@
-"""Whether shares or effects that came out beyond their range did so by noise alone."""
+"""The test of ranges: shares or effects that came out beyond what noise alone would do."""
 
 from __future__ import annotations
 
@@ -9,20 +9,22 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jaxmix import arguments
 from jaxmix.estimators import spectral, synthetic
 from jaxmix.estimators.bridge import target_x
-from jaxmix.inference.asymptotic import delta_covariance, standard_errors
-from jaxmix.inference.verdict import SpecificationTest, Statistic
-from jaxmix.model.old_table import Cells
-from jaxmix.sample import moments as moments_
-from jaxmix.sample.features import Views
-from jaxmix.sample.moments import Moments, from_rows
+from jaxmix.inference.asymptotic import delta_covariance, slopes
+from jaxmix.inference.specification.answer import SpecificationTest, Statistic
+from jaxmix.inference.specification.data import POPULATION, Data, prepare
+from jaxmix.model.table import Cells
+from jaxmix.sample.evidence import as_moments
+from jaxmix.sample.moments import Moments
+from jaxmix.sample.sample import Sample
 from jaxmix.solvers.linalg import pinv
 from jaxmix.status import Status
 
 METHODS = ("spectral", "synthetic")
 
-NULL = (
+_NULL = (
     "every share lies in [0, 1] and every effect within the outcome's range, as they do where "
     "level 3 holds with this number of classes"
 )
@@ -33,6 +35,63 @@ _ONE_CLASS = (
 )
 
 _NO_SPECTRUM = (Status.COMPLEX_SPECTRUM, Status.RANK_DEFICIENT, Status.NONFINITE)
+
+
+def range_test(data: Data, num_classes: int = 2, *, method: str = "spectral") -> SpecificationTest:
+    """Test whether a closed form's shares and effects left their ranges by more than noise.
+
+    One-sided, with delta-method standard errors and Bonferroni's inequality over the bounds of
+    all shares (0 and 1) and effects (the width of the outcome's range, where it has one):
+    conservative. Sampling weights and clusters enter the standard errors.
+
+    Parameters
+    ----------
+    data
+        A table with roles, features, moments with their covariance, or counts of
+        ``(T, Z, X, Y)``.
+    num_classes
+        Number of classes.
+    method
+        ``"spectral"``, or ``"synthetic"`` by the matrix pencil.
+
+    Raises
+    ------
+    InputError
+        For a method or a number of classes there is not, and for covariates.
+
+    Examples
+    --------
+    >>> import jax, jaxmix as jm
+    >>> counts = jm.populations.paper_main().counts(jax.random.key(0), 10_000)
+    >>> found = range_test(counts)
+    >>> found.applies, found.num_checks, found.rejects()
+    (True, 8, False)
+    """
+    choices = " or ".join(repr(name) for name in METHODS)
+    arguments.choice("method", method, METHODS, f"use {choices}")
+    with jax.enable_x64(True):
+        prepared = prepare(data, num_classes, None)
+        evidence, k = prepared.evidence, prepared.num_classes
+        if evidence.rows is None:
+            statistic_of = functools.partial(range_statistic, evidence.weighed_moments)
+        else:
+            statistic_of = functools.partial(of_sample, evidence.rows)
+        reason = _ONE_CLASS if k == 1 else ""
+        if not np.isfinite(evidence.num_rows):
+            reason = POPULATION
+        if reason:
+            return SpecificationTest(False, _NULL, reason=reason, symbol="z")
+        found = statistic_of(k, method=method)
+        statistic, checks, p_value = (np.asarray(part).item() for part in found)
+        if np.isnan(p_value):
+            reason = (
+                f"the {method} estimate has no real effects to look at: noise, too many classes, "
+                "or assumptions that do not hold"
+            )
+            return SpecificationTest(False, _NULL, reason=reason, symbol="z")
+        return SpecificationTest(
+            True, _NULL, statistic, None, p_value, symbol="z", num_checks=checks
+        )
 
 
 @functools.partial(jax.jit, static_argnames=("k", "method"))
@@ -71,38 +130,36 @@ def range_statistic(
     >>> bool(found.statistic < 0), float(found.p_value)
     (True, 1.0)
     """
-    moments = moments_or_cells
-    if not isinstance(moments, Moments):
-        moments = moments_.from_counts(moments, covariance=True)
+    moments = as_moments(moments_or_cells)
     values, found = _numbers(moments, k, method)
     spread = delta_covariance(lambda m: _numbers(m, k, method)[0], moments)
     errors = jnp.sqrt(jnp.maximum(jnp.diagonal(spread), 0.0))
     return compared(values, errors, found, moments.range_y, k)
 
 
-def range_test(views_or_moments: Views | Moments, k: int, *, method: str) -> SpecificationTest:
-    """Return the check of ranges as an object; clusters and weights enter the standard errors."""
-    if k == 1:
-        return SpecificationTest(False, NULL, reason=_ONE_CLASS, symbol="z")
-    if isinstance(views_or_moments, Views):
-        found = _of_rows(views_or_moments, k, method)
-    else:
-        found = range_statistic(views_or_moments, k, method=method)
-    statistic, checks, p_value = (np.asarray(part).item() for part in found)
-    if np.isnan(p_value):
-        reason = (
-            f"the {method} estimate has no real effects to look at: noise, too many classes, or "
-            "assumptions that do not hold"
-        )
-        return SpecificationTest(False, NULL, reason=reason, symbol="z")
-    return SpecificationTest(True, NULL, statistic, None, p_value, symbol="z", num_checks=checks)
+def of_sample(sample: Sample, k: int, *, method: str = "spectral") -> Statistic:
+    """Test the ranges of a sample; weights and clusters enter the standard errors.
+
+    Parameters
+    ----------
+    sample
+        The rows.
+    k
+        Number of classes.
+    method
+        ``"spectral"`` or ``"synthetic"``.
+    """
+    values, found, derivatives = _differentiated(sample.moments, k, method)
+    errors = sample.standard_errors(derivatives)
+    return compared(values, errors, found, sample.moments.range_y, k)
 
 
 @functools.partial(jax.jit, static_argnames=("k", "method"))
-def _of_rows(views: Views, k: int, method: str) -> Statistic:
-    values, found = _numbers(from_rows(views), k, method)
-    errors = standard_errors(lambda m: _numbers(m, k, method)[0], views)
-    return compared(values, errors, found, views.range_y, k)
+def _differentiated(moments: Moments, k: int, method: str) -> tuple[Array, Array, Moments]:
+    """Return shares and effects, whether there is an estimate, and the numbers' derivatives."""
+    _, found = _numbers(moments, k, method)
+    values, derivatives = slopes(lambda m: _numbers(m, k, method)[0], moments)
+    return values, found, derivatives
 
 
 def _numbers(moments: Moments, k: int, method: str) -> tuple[Float[Array, " 2k"], Array]:
@@ -123,6 +180,7 @@ def _numbers(moments: Moments, k: int, method: str) -> tuple[Float[Array, " 2k"]
     return values, ~broken & jnp.all(jnp.isfinite(values))
 
 
+@functools.partial(jax.jit, static_argnames="k")
 def compared(
     values: Float[Array, " 2k"], errors: Array, found: Array, range_y: Array, k: int
 ) -> Statistic:

@@ -1,4 +1,4 @@
-"""What a test says: a statistic and its p-value as arrays, and the object with it in words."""
+"""The answer of a test: a statistic and its p-value as arrays, and the object in words."""
 
 from __future__ import annotations
 
@@ -59,7 +59,8 @@ class SpecificationTest:
     symbol
         What the statistic is called.
     num_checks
-        Of the check of ranges, which has no degrees of freedom: how many bounds were looked at.
+        How many bounds the check of ranges looked at, which has no degrees of freedom; None of
+        other tests.
     """
 
     applies: bool
@@ -85,7 +86,7 @@ class SpecificationTest:
 
 
 def in_words(
-    found: Statistic, null: str, symbol: str, none_left: str, other: str = ""
+    found: Statistic, null: str, symbol: str, saturated: str, other: str = ""
 ) -> SpecificationTest:
     """Return the test of one data set as an object, or why there is none.
 
@@ -93,17 +94,19 @@ def in_words(
     ----------
     found
         The test.
-    null, symbol
-        As in `SpecificationTest`.
-    none_left
-        What it means that no degree of freedom is left.
+    null
+        The null hypothesis in words.
+    symbol
+        What the statistic is called.
+    saturated
+        What it means that no degree of freedom is left, in words.
     other
         Another reason why the test does not apply; empty where there is none.
     """
     statistic, df, p_value = (np.asarray(part).item() for part in found)
     reason = ""
     if df <= 0:
-        reason = none_left
+        reason = saturated
     elif other:
         reason = other
     elif not np.isfinite(statistic):

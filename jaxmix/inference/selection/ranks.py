@@ -7,7 +7,6 @@ matrix once the constant (and covariates) are partialled out; this rest is what 
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from typing import NamedTuple
 
@@ -17,10 +16,10 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxmix.estimators.least_squares import CUTOFF
 from jaxmix.sample.features import Views
-from jaxmix.sample.moments import from_rows
+from jaxmix.sample.moments import Moments
+from jaxmix.sample.sample import Sample
+from jaxmix.sample.second import gram_x, product_covariance
 from jaxmix.solvers.linalg import cutoff, inverse, schur_complement
-
-_CHUNK_NUMBERS = 1 << 21  # numbers held at once per chunk of rows
 
 
 class RankTests(NamedTuple):
@@ -29,7 +28,8 @@ class RankTests(NamedTuple):
     Attributes
     ----------
     statistic, df, p_value
-        ``(R,)``; entry r - 1 belongs to rank r. Without degrees of freedom the p-value is 1.
+        ``(R,)`` chi-square statistics, their degrees of freedom and p-values, of rank r at entry
+        r - 1; without degrees of freedom the p-value is 1.
     correlations
         ``(a, m)``: canonical correlations of z and x within each arm, what is tested for zero.
     """
@@ -150,47 +150,69 @@ def of_views(views: Views, *, num_tests: int | None = None) -> RankTests:
     >>> int(rank_of(of_views(jm.features.encode(data))))
     2
     """
-    most = views.max_rank - 1
+    return of_sample(Sample(views), num_tests=num_tests)
+
+
+def of_sample(sample: Sample, *, num_tests: int | None = None) -> RankTests:
+    """Test the rank of a sample's proxies, by sums over its rows; see `of_views`.
+
+    Parameters
+    ----------
+    sample
+        The rows.
+    num_tests
+        Ranks to be tested; by default all that the proxies can have but the largest.
+    """
+    moments = sample.moments
+    most = moments.max_rank - 1
     num = most if num_tests is None else min(num_tests, most)
-    if views.num_shared == 0 and views.design.is_random:
-        return of_table(from_rows(views).zx * views.multiplicity.sum(), num_tests=num)
-    return _of_rows(_with_constant(views), num)
-
-
-def _with_constant(views: Views) -> Views:
-    """Return one-hot proxies with the constant in place of their first indicator."""
-    if views.num_shared:
-        return views
-
-    def first_is_one(view: Array) -> Array:
-        return jnp.concatenate([jnp.ones_like(view[:, :1]), view[:, 1:]], axis=1)
-
-    return dataclasses.replace(
-        views, z=first_is_one(views.z), x=first_is_one(views.x), num_shared=1
-    )
-
-
-@functools.partial(jax.jit, static_argnames="num")
-def _of_rows(views: Views, num: int) -> RankTests:
-    s, t = views.num_shared, views.t
-    moments = from_rows(views)
-    share = moments.arm_probabilities[:, None, None]
-    zx, gram_z = moments.zx / share, moments.gram_z / share
-    gram_x = from_rows(dataclasses.replace(views, z=views.x, x=views.z)).gram_z / share
+    if moments.num_shared == 0 and sample.design.is_random:
+        return of_table(moments.zx * moments.num_rows, num_tests=num)
     if num == 0:
-        return _nothing(zx)
-    by_z, by_x = (jax.vmap(_regression, (0, None))(g, s) for g in (gram_z, gram_x))
-    rest, own_z, own_x = (jax.vmap(schur_complement, (0, None))(m, s) for m in (zx, gram_z, gram_x))
-    values, left, right = jax.vmap(_decompose)(rest, own_z, own_x)
-    # What the shared features leave of each row, in coordinates of its arm's singular vectors.
-    z = views.z[:, s:] - jnp.einsum("ns,nsj->nj", views.z[:, :s], by_z[t])
-    x = views.x[:, s:] - jnp.einsum("ns,nsj->nj", views.x[:, :s], by_x[t])
-    z, x = jnp.einsum("ni,nij->nj", z, left[t]), jnp.einsum("ni,nij->nj", x, right[t])
-    weight = views.weight / moments.arm_probabilities[t]
-    n = views.multiplicity.sum()
-    scale = n / (views.weight * views.multiplicity).sum() ** 2
-    spread = scale * _covariance(views, weight, z, x)
-    correlations = jax.vmap(lambda own: _diagonal(own, (z.shape[1], x.shape[1])))(values)
+        return _nothing(moments.zx)
+    values, to_z, to_x = _partialled_out(moments, gram_x(sample))
+    spread = product_covariance(sample, to_z, to_x)
+    shape = (to_z.shape[2], to_x.shape[2])
+    return _in_sequence(values, spread, moments.num_rows, num, shape)
+
+
+@jax.jit
+def _partialled_out(
+    moments: Moments, gram_x: Float[Array, "a d_x d_x"]
+) -> tuple[Float[Array, "a m"], Float[Array, "a d_z p"], Float[Array, "a d_x q"]]:
+    """Return canonical correlations in each arm, and the maps from features to their variates.
+
+    The shared features are partialled out; one-hot proxies share the constant, which takes the
+    place of their first indicator.
+    """
+    share = moments.arm_probabilities[:, None, None]
+    s = max(moments.num_shared, 1)
+    bases = []
+    for one in (moments.one_z, moments.one_x):
+        basis = jnp.eye(len(one), dtype=one.dtype)
+        bases.append(basis if moments.num_shared else basis.at[:, 0].set(one))
+    of_z, of_x = bases
+
+    def arm(zx: Array, gram_z: Array, gram_x: Array) -> tuple[Array, Array, Array]:
+        zx, gram_z, gram_x = of_z.T @ zx @ of_x, of_z.T @ gram_z @ of_z, of_x.T @ gram_x @ of_x
+        blocks = (schur_complement(block, s) for block in (zx, gram_z, gram_x))
+        values, left, right = _decompose(*blocks)
+        to_z, to_x = _residual(gram_z, s) @ left, _residual(gram_x, s) @ right
+        return values, of_z @ to_z, of_x @ to_x
+
+    return jax.vmap(arm)(moments.zx / share, moments.gram_z / share, gram_x / share)
+
+
+@functools.partial(jax.jit, static_argnames=("num", "shape"))
+def _in_sequence(
+    values: Float[Array, "a m"],
+    spread: Float[Array, "l l"],
+    num_rows: Float[Array, ""],
+    num: int,
+    shape: tuple[int, int],
+) -> RankTests:
+    """Test ranks 1 to `num` of canonical correlations in all arms, by their covariance."""
+    correlations = jax.vmap(lambda own: _diagonal(own, shape))(values)
 
     def test(r: Array) -> tuple[Array, Array]:
         beyond = jnp.broadcast_to(_beyond(r, correlations[0]), correlations.shape).reshape(-1)
@@ -198,41 +220,13 @@ def _of_rows(views: Views, num: int) -> RankTests:
         return _wald(own, jnp.where(beyond[:, None] & beyond, spread, 0.0))
 
     statistics, dfs = jax.lax.map(test, jnp.arange(1, num + 1))
-    return _tests(n * statistics, dfs, values)
+    return _tests(num_rows * statistics, dfs, values)
 
 
-def _covariance(
-    views: Views, weight: Float[Array, " n"], z: Float[Array, "n p"], x: Float[Array, "n q"]
-) -> Float[Array, "m m"]:
-    """Sum the outer products of what rows, or clusters, add to the moments of all arms."""
-    n, a, num = len(views.t), views.num_arms, z.shape[1] * x.shape[1]
-    size = min(n, max(256, _CHUNK_NUMBERS // (a * num)))
-
-    def body(total: Array, index: Array) -> tuple[Array, None]:
-        # The last chunk starts early enough to be full; rows already counted count as none.
-        start = jnp.minimum(index * size, n - size)
-        fresh = start + jnp.arange(size) >= index * size
-
-        def cut(array: Array) -> Array:
-            return jax.lax.dynamic_slice_in_dim(array, start, size)
-
-        by_arm = cut(weight)[:, None] * (cut(views.t)[:, None] == jnp.arange(a))
-        products = (cut(z)[:, :, None] * cut(x)[:, None, :]).reshape(size, num)
-        added = (by_arm[:, :, None] * products[:, None, :]).reshape(size, a * num)
-        count = jnp.where(fresh, cut(views.multiplicity), 0.0)[:, None]
-        if views.cluster is not None:
-            return total.at[cut(views.cluster)].add(count * added), None
-        return total + jnp.matmul((count * added).T, added, precision="highest"), None
-
-    length = a * num if views.cluster is None else views.num_clusters
-    start = jnp.zeros((length, a * num), z.dtype)
-    total, _ = jax.lax.scan(body, start, jnp.arange(-(-n // size)))
-    return total if views.cluster is None else jnp.matmul(total.T, total, precision="highest")
-
-
-def _regression(gram: Float[Array, "d d"], s: int) -> Float[Array, "s d-s"]:
-    """Return the coefficients of the other features on the shared ones."""
-    return inverse(gram[:s, :s]) @ gram[:s, s:]
+def _residual(gram: Float[Array, "d d"], s: int) -> Float[Array, "d d-s"]:
+    """Return the map from features to what regressions on the shared ones leave of the others."""
+    others = jnp.eye(len(gram) - s, dtype=gram.dtype)
+    return jnp.concatenate([-inverse(gram[:s, :s]) @ gram[:s, s:], others])
 
 
 def _decompose(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,15 +14,15 @@ from jax.scipy.stats import chi2
 
 from jaxmix import arguments
 from jaxmix.data.roles import CausalData
-from jaxmix.inference import criteria, ranks
-from jaxmix.inference.choice import Candidate, Context, Selection, decide
-from jaxmix.inference.subject import MAX_MOMENTS
-from jaxmix.model.old_table import Cells
-from jaxmix.sample.features import Views, encode, refuse_copies
-from jaxmix.sample.moments import from_rows
+from jaxmix.inference.selection import criteria, ranks
+from jaxmix.inference.selection.recommendation import Candidate, Context, Selection, decide
+from jaxmix.inference.specification.data import MAX_MOMENTS
+from jaxmix.model.table import Cells
+from jaxmix.sample import evidence as evidence_
+from jaxmix.sample.evidence import Evidence
+from jaxmix.sample.features import Views
+from jaxmix.sample.moments import Moments, from_counts
 from jaxmix.status import InputError
-
-__all__ = ["Candidate", "Selection", "num_classes"]
 
 _MOST_CLASSES = 8  # fitted where the user names no maximum
 _STRONG = 10.0  # difference of BIC beyond which no resamples are spent on what is smaller
@@ -65,7 +65,7 @@ def num_classes(
     num_resamples
         Resamples of the likelihood ratio; 0 leaves it out.
     size
-        Size of the tests.
+        Size of the tests, a number between 0 and 1.
 
     Returns
     -------
@@ -94,29 +94,27 @@ def num_classes(
         level, max_classes, seed, num_resamples, size
     )
     with jax.enable_x64(True):
-        source = _source(data)
-        reason = source.no_fit
-        if level == 4 and not reason:
-            reason = "at level 4 X may cause Y, which classes need not explain"
-        most = source.most
+        evidence = _evidence(data)
+        reason = _against_fits(evidence, level)
+        most = evidence.max_rank
         if max_classes is not None and max_classes > most:
             raise InputError(
                 f"max_classes is {max_classes}, but the proxies can tell apart at most {most} "
                 "classes; use fewer classes or more proxies"
             )
         top = min(most, _MOST_CLASSES) if max_classes is None else max_classes
-        rank_p = np.asarray(source.ranks(min(top, most - 1)).p_value)
-        context = Context(level, source.num_rows, num_resamples, size, seed, most, top, reason)
+        rank_p = np.asarray(_ranks(evidence, min(top, most - 1)).p_value)
+        num_rows = int(evidence.num_rows)
+        context = Context(level, num_rows, num_resamples, size, seed, most, top, reason)
         if reason:
             method = "rank"
             found = [Candidate(k) for k in range(1, top + 1)]
-        elif source.cells is None:
-            method = "moments"
-            assert source.views is not None
-            found = _fit_moments(source.views, context)
-        else:
+        elif evidence.is_table:
             method = "likelihood"
-            found = _fit_table(source.cells, context)
+            found = _fit_table(evidence.cells, context)
+        else:
+            method = "moments"
+            found = _fit_moments(evidence.weighed_moments, context)
         found = [
             c._replace(rank_p_value=float(p)) if p is not None else c
             for c, p in itertools.zip_longest(found, rank_p[: len(found)])
@@ -124,61 +122,32 @@ def num_classes(
         return decide(found, method, context)
 
 
-class Source(NamedTuple):
-    """Data, by what can be asked of them.
-
-    Attributes
-    ----------
-    views, cells
-        The features of rows, and the table of counts, where there are such.
-    num_rows
-        Rows of the sample.
-    most
-        Largest number of classes that the proxies can tell apart.
-    no_fit
-        Why classes are not fitted; empty where they are.
-    """
-
-    views: Views | None
-    cells: Cells | None
-    num_rows: int
-    most: int
-    no_fit: str
-
-    def ranks(self, num_tests: int) -> ranks.RankTests:
-        """Test the rank of the proxies' moments."""
-        if self.views is not None:
-            return ranks.of_views(self.views, num_tests=num_tests)
-        assert self.cells is not None
-        return ranks.of_table(self.cells.sum(-1), num_tests=num_tests)
+def _evidence(data: object) -> Evidence:
+    """Return what is known of a sample that was given by rows or by counts."""
+    found = evidence_.of_rows(data)
+    return found or Evidence(alone=from_counts(jnp.asarray(_checked(data))))
 
 
-def _source(data: Any) -> Source:
-    if isinstance(data, CausalData):
-        table, data = data, encode(data, reduce=True)
-        refuse_copies(table, data)
-    if not isinstance(data, Views):
-        cells = _checked(data)
-        return Source(None, jnp.asarray(cells), int(cells.sum()), min(cells.shape[1:3]), "")
-    n = int(data.multiplicity.sum())
-    no_fit = data.design.against_likelihood() or _too_much(data)
-    table_of = None
-    if not no_fit and data.is_table:
-        table_of = jnp.round(from_rows(data).tensor * n)
-    return Source(data, table_of, n, data.max_rank, no_fit)
+def _ranks(evidence: Evidence, num_tests: int) -> ranks.RankTests:
+    """Test the rank of the proxies' moments."""
+    if evidence.rows is not None:
+        return ranks.of_sample(evidence.rows, num_tests=num_tests)
+    return ranks.of_table(evidence.cells.sum(-1), num_tests=num_tests)
 
 
-def _too_much(views: Views) -> str:
-    """Return why classes are not fitted to features of these sizes; empty where they are."""
-    if views.num_shared > 1:
+def _against_fits(evidence: Evidence, level: int) -> str:
+    """Return why classes are not fitted; empty where they are."""
+    if reason := evidence.design.against_likelihood():
+        return reason
+    if evidence.num_shared > 1:
         return "classes are not fitted beside covariates"
-    num = views.num_arms * views.z.shape[1] * views.x.shape[1] * views.y.shape[1]
-    if num > MAX_MOMENTS and not views.is_table:
+    num = math.prod(evidence.shape)
+    if num > MAX_MOMENTS and not evidence.is_table:
         return f"there are {num:,} moments, and more than {MAX_MOMENTS:,} are not weighed"
-    return ""
+    return "at level 4 X may cause Y, which classes need not explain" if level == 4 else ""
 
 
-def _checked(counts: Any) -> np.ndarray:
+def _checked(counts: object) -> np.ndarray:
     """Return a table of counts as floating-point numbers, or say what is wrong with it."""
     what = "give a CausalData, its views, or counts by treatment, z, x and outcome"
     cells = arguments.array("data", counts, what)
@@ -258,9 +227,8 @@ def _fit_table(cells: Cells, context: Context) -> list[Candidate]:
     return found
 
 
-def _fit_moments(views: Views, context: Context) -> list[Candidate]:
+def _fit_moments(moments: Moments, context: Context) -> list[Candidate]:
     key = jax.random.key(context.seed)
-    moments = from_rows(views, covariance=True)
     found: list[Candidate] = []
     for k in range(1, context.top + 1):
         fit = criteria.of_moments(moments, k, key=jax.random.fold_in(key, k), level=context.level)

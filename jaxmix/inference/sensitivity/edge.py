@@ -1,12 +1,8 @@
-"""Mixtures in which X, or Z, may move the outcome within a class: model, and extremes over them.
+"""Extremes over mixtures in which X, or Z, may move the outcome within a class.
 
-With an edge from X to Y the cells of ``(T, Z, X, Y)`` have the probabilities
-
-    p[t, z, x, y] = sum_u W[t, z, u] B[x, u] C[t, x, y, u]
-
-with ``W = P(T=t, Z=z, U=u)``, ``B = P(X=x | U=u)`` and ``C = P(Y=y | T=t, X=x, U=u)``; with an
-edge from Z to Y, ``C[t, z, y, u]`` in its place. The strength of the edge is the largest range of
-``E[Y | edge=e, T=t, U=u]`` over e, among all t and u.
+The structures are those of `jaxmix.model.structure.EDGE`: level 3 with the law of the outcome
+``C[t, e, y, u] = P(Y=y | T=t, edge=e, U=u)``, where the edge is X or Z. The strength of the edge
+is the largest range of ``E[Y | edge=e, T=t, U=u]`` over e, among all t and u.
 
 Extremes of a functional are sought by an augmented Lagrangian (Conn, Gould, Toint 1991) whose
 inner problems are solved by damped Newton steps. For an outcome from 0 to 1 all means whose range
@@ -25,10 +21,12 @@ import optax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxmix.model.structure import EDGE, Factors
+from jaxmix.model.table import Cells, Table
 from jaxmix.solvers.minimise import damped, minimise
 from jaxmix.status import Status
 
-EDGES = ("x_to_y", "z_to_y")
+EDGES = tuple(EDGE)
 
 FIT_SLACK = 0.01
 """Log-likelihood units that a best fit may lose; twice as much is tolerated at the end."""
@@ -46,24 +44,6 @@ _INNER_STEPS = 40
 _TOLERANCE = 1e-6  # predicted gain at which an inner problem is solved
 _MEAN_PENALTY = 100.0
 _GROWTH, _MOST = 10.0, 1e4  # growth of the penalties from stage to stage, and its end
-
-
-class Parts(NamedTuple):
-    """The probabilities of a mixture.
-
-    Attributes
-    ----------
-    W
-        ``(a, d_z, k)``: ``P(T, Z, U)``.
-    B
-        ``(d_x, k)``: ``P(X | U)``.
-    C
-        ``(a, d_e, d_y, k)``: ``P(Y | T, edge, U)``, the edge being X or Z.
-    """
-
-    W: Float[Array, "a d_z k"]
-    B: Float[Array, "d_x k"]
-    C: Float[Array, "a d_e d_y k"]
 
 
 class Search(NamedTuple):
@@ -110,7 +90,7 @@ class Found(NamedTuple):
         Newton steps taken.
     """
 
-    parts: Parts
+    parts: Factors
     functionals: Float[Array, " m"]
     deviance: Float[Array, ""]
     strength: Float[Array, ""]
@@ -132,57 +112,49 @@ class _Coordinates(NamedTuple):
     own: Float[Array, "a d_e k"]
 
 
-def model(parts: Parts, edge: str) -> Float[Array, "a d_z d_x d_y"]:
-    """Return the probability of every cell."""
-    formula = "tzu,xu,txyu->tzxy" if edge == "x_to_y" else "tzu,xu,tzyu->tzxy"
-    return jnp.einsum(formula, *parts, precision="highest")
+def deviance(parts: Factors, cells: Cells, edge: str) -> Float[Array, ""]:
+    """Return half of G^2, in log-likelihood units."""
+    return Table(cells, EDGE[edge]).deviance(parts)
 
 
-def deviance(parts: Parts, cells: Array, edge: str) -> Float[Array, ""]:
-    """Return half of G^2, ``sum N log(N / (n p))``, in log-likelihood units."""
-    seen = cells > 0
-    p = jnp.maximum(model(parts, edge), jnp.finfo(cells.dtype).tiny)
-    ratio = jnp.where(seen, cells, 1.0) / jnp.where(seen, cells.sum() * p, 1.0)
-    return jnp.sum(jnp.where(seen, cells * jnp.log(ratio), 0.0))
-
-
-def edge_means(parts: Parts, values: Float[Array, " d_y"]) -> Float[Array, "a d_e k"]:
+def edge_means(parts: Factors, values: Float[Array, " d_y"]) -> Float[Array, "a d_e k"]:
     """Return ``E[Y | T=t, edge=e, U=u]``."""
-    return jnp.einsum("teyu,y->teu", parts.C, values, precision="highest")
+    return jnp.einsum("teyu,y->teu", parts.parts[1], values, precision="highest")
 
 
-def strength_of(parts: Parts, values: Float[Array, " d_y"]) -> Float[Array, ""]:
+def strength_of(parts: Factors, values: Float[Array, " d_y"]) -> Float[Array, ""]:
     """Return the largest range of ``E[Y | T=t, edge=e, U=u]`` over e, among all t and u."""
     return jnp.ptp(edge_means(parts, values), axis=1).max()
 
 
-def functionals(parts: Parts, values: Float[Array, " d_y"], edge: str) -> Float[Array, " m"]:
+def functionals(parts: Factors, values: Float[Array, " d_y"], edge: str) -> Float[Array, " m"]:
     """Return the average effect, the class effects and the shares.
 
     ``delta_u = sum_e P(edge=e | U=u) (E[Y | T=1, e, u] - E[Y | T=0, e, u])``; arm 1 against the
     control.
     """
-    shares = parts.W.sum((0, 1))
+    gate, (of_x, _) = parts
+    shares = gate.sum((0, 1))
     means = edge_means(parts, values)
     contrast = means[1] - means[0]
     if edge == "x_to_y":
-        effects = jnp.sum(parts.B * contrast, axis=0)
+        effects = jnp.sum(of_x * contrast, axis=0)
     else:
-        by_class = jnp.sum(parts.W.sum(0) * contrast, axis=0)
+        by_class = jnp.sum(gate.sum(0) * contrast, axis=0)
         effects = by_class / jnp.where(shares > 0, shares, 1.0)
     return jnp.concatenate([jnp.sum(shares * effects)[None], effects, shares])
 
 
-def normalise(parts: Parts) -> Parts:
-    """Scale positive numbers to probabilities."""
-    return Parts(parts.W / parts.W.sum(), parts.B / parts.B.sum(0),
-                 parts.C / parts.C.sum(2, keepdims=True))  # fmt: skip
+def normalise(parts: Factors) -> Factors:
+    """Scale positive numbers to probabilities, each law by itself."""
+    gate, (of_x, of_y) = parts
+    return Factors(gate / gate.sum(), (of_x / of_x.sum(0), of_y / of_y.sum(2, keepdims=True)))
 
 
 @jax.jit
 def relabel(
-    parts: Parts, values: Float[Array, "n m"], reference: Parts
-) -> tuple[Parts, Float[Array, "n m"]]:
+    parts: Factors, values: Float[Array, "n m"], reference: Factors
+) -> tuple[Factors, Float[Array, "n m"]]:
     """Give the classes of mixtures the numbers of those of a reference that they resemble most.
 
     Least sum of squared distances between the roots of ``P(T, Z, U=u)`` and of ``P(X, U=u)``
@@ -196,11 +168,11 @@ def relabel(
         One mixture.
     """
 
-    def roots(one: Parts) -> Array:
-        by_x = one.B * one.W.sum((0, 1))
-        return jnp.sqrt(jnp.concatenate([one.W.reshape(-1, one.W.shape[-1]), by_x]))
+    def roots(one: Factors) -> Array:
+        by_x = one.parts[0] * one.gate.sum((0, 1))
+        return jnp.sqrt(jnp.concatenate([one.gate.reshape(-1, one.gate.shape[-1]), by_x]))
 
-    def matched(one: Parts, own: Array) -> tuple[Parts, Array]:
+    def matched(one: Factors, own: Array) -> tuple[Factors, Array]:
         gaps = roots(reference)[:, :, None] - roots(one)[:, None, :]
         rows, columns = optax.assignment.hungarian_algorithm(jnp.sum(gaps**2, axis=0))
         order = jnp.zeros_like(columns).at[rows].set(columns)
@@ -213,7 +185,7 @@ def relabel(
 
 @functools.partial(jax.jit, static_argnames=("edge", "width"))
 def search(
-    starts: Parts,
+    starts: Factors,
     searches: Search,
     cells: Float[Array, "a d_z d_x d_y"],
     values: Float[Array, " d_y"],
@@ -237,16 +209,16 @@ def search(
         alike.
     """
 
-    def one(lane: tuple[Parts, Search]) -> Found:
+    def one(lane: tuple[Factors, Search]) -> Found:
         return _search(*lane, cells, values, edge)
 
     return jax.lax.map(one, (starts, searches), batch_size=width)
 
 
-def _coordinates(parts: Parts, values: Array, strength: Array) -> _Coordinates:
+def _coordinates(parts: Factors, values: Array, strength: Array) -> _Coordinates:
     """Return coordinates of a mixture, off the edges; means too far apart are drawn together."""
-    W, B, C = normalise(Parts(*(jnp.maximum(part, _LEAST) for part in parts)))
-    means = edge_means(Parts(W, B, C), values)
+    W, (B, C) = probable = normalise(jax.tree.map(lambda part: jnp.maximum(part, _LEAST), parts))
+    means = edge_means(probable, values)
     low, high = means.min(1), means.max(1)
     bottom = (
         jnp.clip(high - strength, 0.0, 1.0) + jnp.minimum(low, jnp.maximum(1 - strength, 0.0))
@@ -264,7 +236,7 @@ def _means(coordinates: _Coordinates, strength: Array) -> Array:
     return (1 - strength) * common[:, None] + strength * own
 
 
-def _parts(coordinates: _Coordinates, values: Array, strength: Array) -> Parts:
+def _parts(coordinates: _Coordinates, values: Array, strength: Array) -> Factors:
     W, B, C = coordinates[:3]
     if C is None:
         mean = _means(coordinates, strength)[:, :, None, :]
@@ -272,7 +244,7 @@ def _parts(coordinates: _Coordinates, values: Array, strength: Array) -> Parts:
         squares = up * mean + (1 - up) * (1 - mean)
     else:
         squares = C**2
-    return normalise(Parts(W**2, B**2, squares))
+    return normalise(Factors(W**2, (B**2, squares)))
 
 
 def _unit(coordinates: _Coordinates) -> _Coordinates:
@@ -312,15 +284,15 @@ class _Stage(NamedTuple):
     done: Array
 
 
-def _search(start: Parts, search: Search, cells: Array, values: Array, edge: str) -> Found:
+def _search(start: Factors, search: Search, cells: Array, values: Array, edge: str) -> Found:
     n, eps = cells.sum(), jnp.finfo(cells.dtype).eps
     strength = jnp.minimum(search.strength, 1.0)
     first, unravel = ravel_pytree(_coordinates(start, values, strength))
 
-    def parts_of(vector: Array) -> Parts:
+    def parts_of(vector: Array) -> Factors:
         return _parts(unravel(vector), values, strength)
 
-    def objective(parts: Parts) -> Array:
+    def objective(parts: Factors) -> Array:
         value = search.goal @ functionals(parts, values, edge)
         return value + search.fit_weight * deviance(parts, cells, edge)
 
@@ -371,7 +343,7 @@ def _search(start: Parts, search: Search, cells: Array, values: Array, edge: str
             done=feasible(parts) & rest & (found.status == Status.SUCCESS),
         )
 
-    def feasible(parts: Parts) -> Array:
+    def feasible(parts: Factors) -> Array:
         weak = strength_of(parts, values) <= search.strength + STRENGTH_SLACK
         return weak & (deviance(parts, cells, edge) <= search.limit + FIT_SLACK)
 
@@ -379,7 +351,7 @@ def _search(start: Parts, search: Search, cells: Array, values: Array, edge: str
     carry = _Stage(
         vector=first,
         of_fit=zero,
-        of_means=jnp.zeros_like(start.C[:, :, 0]),
+        of_means=jnp.zeros_like(start.parts[1][:, :, 0]),
         by_fit=1 / search.room**2,
         by_means=zero + _MEAN_PENALTY,
         value=zero + jnp.inf,

@@ -1,4 +1,4 @@
-"""How far the effects move where X, or Z, has an effect on the outcome of its own.
+"""Bounds of effects and shares where X, or Z, has an effect on the outcome of its own.
 
 Level 3 says that within a class and an arm Y depends neither on X nor on Z. No test sees every
 violation, so bounds stand beside the estimate: the smallest and largest effect over all mixtures
@@ -18,14 +18,13 @@ from jaxtyping import Array
 
 from jaxmix import arguments
 from jaxmix.estimators import factorization
-from jaxmix.inference.extremes import Problem, sweep
-from jaxmix.inference.sensitivity_result import Numbers, Sensitivity
-from jaxmix.inference.strength import EDGES, Parts
+from jaxmix.inference.sensitivity.edge import EDGES
+from jaxmix.inference.sensitivity.result import Numbers, Sensitivity
+from jaxmix.inference.sensitivity.sweep import Problem, sweep
 from jaxmix.model.law import Mixture
+from jaxmix.model.structure import Factors
 from jaxmix.sample.moments import Moments, from_counts
 from jaxmix.status import InputError
-
-__all__ = ["Sensitivity", "bounds", "does_not_apply"]
 
 _POPULATION_ROWS = (
     1e6  # stand for a population: bounds are wider by a few 1e-4 of the range at most
@@ -94,11 +93,12 @@ def bounds(
     edge
         ``"x_to_y"`` or ``"z_to_y"``.
     confidence
-        Of the intervals: mixtures within half of this chi-square quantile (1 df) of the best fit.
+        Confidence of the intervals: mixtures within half of this chi-square quantile (1 df) of the
+        best fit.
     start
         The level-3 fit, by which classes are numbered; made here where None.
     outcome_values
-        Of counts; 0, 1, ... by default.
+        The outcome's value in each cell of counts; 0, 1, ... by default.
     better
         ``"higher"`` or ``"lower"``: which outcome is good, for the share harmed.
     unit
@@ -120,7 +120,7 @@ def bounds(
     Notes
     -----
     Searches are local, so that true bounds may be wider. "Fit" is a deviance within
-    `strength.FIT_SLACK` log-likelihood units of the best fit at that strength (twice as much at
+    `edge.FIT_SLACK` log-likelihood units of the best fit at that strength (twice as much at
     the end of a search), hence bounds at strength 0 are as wide as a standard error times the
     root of eight times the slack, not 0. Where a class has no people in some cell of T and the
     edge's variable, its mean there is bounded by the strength alone.
@@ -207,6 +207,31 @@ def bounds_of(
     unit: str,
     num_starts: int,
 ) -> Sensitivity:
+    """Return the bounds of a table that was checked; see `bounds`.
+
+    Parameters
+    ----------
+    moments
+        Moments of a table of two arms.
+    k
+        Number of classes.
+    grid
+        ``(m,)`` increasing strengths, in units of the outcome.
+    key
+        JAX key, for the starts.
+    edge
+        ``"x_to_y"`` or ``"z_to_y"``.
+    confidence
+        Confidence of the intervals.
+    start
+        The level-3 fit, by which classes are numbered.
+    better
+        ``"higher"`` or ``"lower"``: which outcome is good.
+    unit
+        What the outcome is called.
+    num_starts
+        Starts of each search, at least 2.
+    """
     assert start.z_profiles is not None
     assert start.y_profiles is not None
     population = not np.isfinite(float(moments.num_rows))
@@ -215,7 +240,7 @@ def bounds_of(
     values = (moments.value_y - moments.value_y.min()) / span
     num_values = cells.shape[2 if edge == "x_to_y" else 1]
     by_value = jnp.repeat(jnp.asarray(start.y_profiles)[:, None], num_values, axis=1)
-    reference = Parts(start.shares * start.z_profiles, jnp.asarray(start.x_profiles), by_value)
+    reference = Factors(start.shares * start.z_profiles, (jnp.asarray(start.x_profiles), by_value))
     subsets = subsets_of(k)
     goals = np.zeros((1 + k + len(subsets), 1 + 2 * k))
     goals[: 1 + k, : 1 + k] = np.eye(1 + k)

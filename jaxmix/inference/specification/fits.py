@@ -1,7 +1,8 @@
-"""The fits that tests of levels 2 and 3 compare, and the ranks of their derivatives.
+"""Fits and ranks behind the tests of levels 2 and 3.
 
-Ranks are taken at the null's fit, with probabilities at 0 counted as fixed; where even inside the
-bounds nothing is left to test, none is.
+Tests compare fits of one model with the data, or of two models with each other. Ranks are taken at
+the null's fit, with probabilities at 0 counted as fixed; where even inside the bounds nothing is
+left to test, none is. All functions take one data set and run under ``vmap``.
 """
 
 from __future__ import annotations
@@ -15,10 +16,14 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxmix.estimators import factorization, least_squares, likelihood, optimum
+from jaxmix.estimators import factorization, least_squares
 from jaxmix.estimators.least_squares import Coordinates, Layout, Target
-from jaxmix.model import old_table as table
-from jaxmix.model.old_table import Cells, Factors
+from jaxmix.inference.specification.data import LOSSES
+from jaxmix.model import search
+from jaxmix.model.optimum import table_of
+from jaxmix.model.structure import LEVEL, Factors, Structure
+from jaxmix.model.table import Cells, Table
+from jaxmix.sample.evidence import as_moments
 from jaxmix.sample.moments import Moments
 from jaxmix.status import Status
 
@@ -28,22 +33,44 @@ _MAX_STEPS = 500
 free_rank = jax.jit(least_squares.free_rank, static_argnames=("layout", "floor"))
 
 
+def as_fitted(moments_or_cells: Moments | Cells, loss: str | None) -> tuple[Moments, str]:
+    """Return moments, held fixed for derivatives, and the loss by which they are fitted.
+
+    Parameters
+    ----------
+    moments_or_cells
+        Counts of ``(T, Z, X, Y)``, or moments.
+    loss
+        ``"kl"``, ``"gmm"``, or None for the first of them that the moments allow.
+    """
+    moments = as_moments(moments_or_cells, covariance=loss == "gmm")
+    loss = loss or ("kl" if moments.is_table else "gmm")
+    if loss not in LOSSES:
+        raise ValueError(f"loss is {loss!r}: use 'kl' or 'gmm'")
+    return jax.lax.stop_gradient(moments), loss
+
+
+def gain(narrow: Float[Array, ""], wide: Float[Array, ""]) -> Float[Array, ""]:
+    """Return the difference, never negative: the wide model can do what the narrow one does."""
+    return jnp.maximum(narrow - wide, 0.0)
+
+
 class TableFit(NamedTuple):
     """A fit of maximum likelihood.
 
     Attributes
     ----------
-    cells
-        The counts, as the likelihood of the level sees them (`jaxmix.estimators.optimum.as_level`).
+    data
+        The counts, under the structure of the level.
     factors
-        At the maximum.
+        Probabilities at the maximum.
     g2
         Twice the log-likelihood lost against the counts' own frequencies.
     found
         Whether the fit converged.
     """
 
-    cells: Cells
+    data: Table
     factors: Factors
     g2: Float[Array, ""]
     found: Bool[Array, ""]
@@ -51,9 +78,9 @@ class TableFit(NamedTuple):
 
 def table_fit_at(moments: Moments, start: Any, level: int) -> TableFit:
     """Return a fit that was made already, by its ``sol.stats["start"]``."""
-    cells, factors = optimum.cells_of(moments, level), Factors(*start)
-    g2 = 2 * table.deviance(cells, factors)
-    return TableFit(cells, factors, g2, jnp.isfinite(g2))
+    data, factors = table_of(moments, level), Factors(*start)
+    g2 = 2 * data.deviance(factors)
+    return TableFit(data, factors, g2, jnp.isfinite(g2))
 
 
 def table_fit(
@@ -79,30 +106,28 @@ def table_fit(
 def left_of_table(null: TableFit, dimension: Callable[[Factors], Array]) -> Int[Array, ""]:
     """Return a dimension at the fit; 0 where it owes its existence to probabilities at 0 alone.
 
-    What is 0 because a level never occurred, in an arm for Z and Y, stays so.
+    What is 0 because a level never occurred, where the probability looks at it, stays so.
     """
-    W, B, C = likelihood.mix(null.factors)
-    inside = Factors(
-        jnp.where(null.cells.sum((2, 3))[..., None] > 0, W, 0.0),
-        jnp.where(null.cells.sum((0, 1, 3))[:, None] > 0, B, 0.0),
-        jnp.where(null.cells.sum((1, 2))[..., None] > 0, C, 0.0),
+    mixed = search.mix(null.data.structure, null.factors)
+    inside = jax.tree.map(
+        lambda f, margin: jnp.where(margin > 0, f, 0.0), mixed, null.data.margins()
     )
     return jnp.where(dimension(inside) > 0, dimension(null.factors), 0)
 
 
-@jax.jit
-def table_ranks(factors: Factors) -> tuple[Int[Array, ""], Int[Array, ""]]:
+@functools.partial(jax.jit, static_argnames="structure")
+def table_ranks(structure: Structure, factors: Factors) -> tuple[Int[Array, ""], Int[Array, ""]]:
     """Return how many cells are possible, and the rank of the model's derivative there.
 
-    Cells of probability 0 do not occur, and probabilities at 0 stay there. The total of W is one
-    of the directions, so the difference of the two numbers is what is left to test. Columns are
-    scaled to Fisher's information; singular values below the square root of the machine epsilon
-    count as 0.
+    Cells of probability 0 do not occur, and probabilities at 0 stay there. The total of the gate
+    is one of the directions, so the difference of the two numbers is what is left to test. Columns
+    are scaled to Fisher's information; singular values below the square root of the machine
+    epsilon count as 0.
     """
     vector, unravel = ravel_pytree(factors)
-    p = table.model(factors).reshape(-1)
+    p = structure.cells(factors).reshape(-1)
     possible = p > 0
-    slope = jax.jacfwd(lambda v: table.model(unravel(v)).reshape(-1))(vector)
+    slope = jax.jacfwd(lambda v: structure.cells(unravel(v)).reshape(-1))(vector)
     slope = slope * jnp.where(possible, jnp.where(possible, p, 1.0) ** -0.5, 0.0)[:, None]
     slope = jnp.where(vector > 0, slope, 0.0)
     size = jnp.linalg.norm(slope, axis=0)
@@ -110,16 +135,20 @@ def table_ranks(factors: Factors) -> tuple[Int[Array, ""], Int[Array, ""]]:
     return possible.sum(), jnp.sum(values > jnp.sqrt(jnp.finfo(p.dtype).eps))
 
 
-def climb_apart(cells: Cells, first: Factors, key: Array, k: int) -> tuple[Array, Array]:
-    """Fit tables along the first axis apart; return their losses' sum, and whether all ended."""
-    options = likelihood.Options(
-        num_classes=k, level=3, num_arms=1, num_starts=1, max_steps=_MAX_STEPS,
-        tolerance=_TOLERANCE, spectral_start=False, warm=True,
-    )  # fmt: skip
-    key_data = jax.random.key_data(key)
-    fits = jax.vmap(lambda own, start: likelihood.maximise(own, key_data, start, options))(
-        cells, first
+def climb_apart(null: TableFit, key: Array, k: int) -> tuple[Array, Array]:
+    """Fit the arms apart, from a common fit; return their losses' sum, and whether all ended."""
+    options = search.Options(
+        num_classes=k, num_starts=1, max_steps=_MAX_STEPS, tolerance=_TOLERANCE, warm=True
     )
+    key_data = jax.random.key_data(key)
+    gate, (of_x, of_y) = null.factors
+
+    def climbed(cells: Cells, gate: Array, of_y: Array) -> search.Fit:
+        own = Table(cells[None], LEVEL[3])
+        start = Factors(gate[None], (of_x, of_y[None]))
+        return search.maximise(own, key_data, start, options)
+
+    fits = jax.vmap(climbed)(null.data.counts, gate, of_y)
     return fits.loss.sum(), jnp.all(fits.done)
 
 
@@ -128,8 +157,10 @@ class MomentsFit(NamedTuple):
 
     Attributes
     ----------
-    flat, layout
-        Its coordinates, and what they mean.
+    flat
+        Its coordinates.
+    layout
+        What the coordinates mean.
     target
         The moments and their weight.
     j

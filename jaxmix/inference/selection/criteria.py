@@ -1,8 +1,9 @@
-"""How well k classes fit: information criteria, J, and the likelihood ratio of k against k + 1."""
+"""Criteria of fits with k classes: BIC and its like, J, the likelihood ratio of k to k + 1."""
 
 from __future__ import annotations
 
 import functools
+import math
 from typing import NamedTuple
 
 import jax
@@ -10,8 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxmix.estimators import factorization, likelihood, optimum
-from jaxmix.model.old_table import Cells, Factors, deviance, log_likelihood, model
+from jaxmix.estimators import factorization
+from jaxmix.model import search
+from jaxmix.model.structure import LEVEL, Factors
+from jaxmix.model.table import Cells, Table
 from jaxmix.sample.moments import Moments
 from jaxmix.solvers.sampling import multinomial
 from jaxmix.status import Status
@@ -37,7 +40,7 @@ class TableFit(NamedTuple):
     done
         Whether the search ended by its tolerance.
     factors
-        The fit, in the layout of `jaxmix.estimators.table` for the level.
+        The fit.
     """
 
     log_likelihood: Float[Array, ""]
@@ -83,9 +86,9 @@ def of_table(cells: Cells, k: int, *, key: Array, level: int = 3, num_starts: in
     key
         JAX key of the starts.
     level
-        2 or 3.
+        Level of the fit, 2 or 3.
     num_starts
-        As in `jaxmix.factorization.solve`.
+        Most starts of `jaxmix.factorization.solve`.
 
     References
     ----------
@@ -100,23 +103,24 @@ def of_table(cells: Cells, k: int, *, key: Array, level: int = 3, num_starts: in
     >>> [int(fit.num_parameters) for fit in fits], bool(fits[1].bic < fits[0].bic)
     ([6, 13], True)
     """
-    table = optimum.as_level(cells, level)
-    factors, done = _maximum(table, k, key, level, cells.shape[0], num_starts)
+    data = Table(cells, LEVEL[level])
+    factors, done = _maximum(data, k, key, num_starts)
     dimension = num_parameters(cells.shape, k, level)
-    n = table.sum()
-    of_w, of_b, of_c = table.sum((2, 3)), table.sum((0, 1, 3)), table.sum((1, 2))
-    empty = sum(jnp.sum(margin == 0) for margin in (of_w, of_b, of_c))
+    n, margins = cells.sum(), data.margins()
+    occur = jax.tree.map(lambda margin: margin > 0, margins)
+    empty = sum(jnp.sum(~some) for some in jax.tree.leaves(occur))
     parameters = jnp.maximum(dimension - k * empty, 0)
     # Cells that an empty margin rules out are no data.
-    cells_left = jnp.sum((of_w > 0).sum(1) * (of_c > 0).sum(1)) * jnp.sum(of_b > 0)
-    num_zero = sum(jnp.sum(factor == 0) for factor in factors) - k * empty
-    fitted = log_likelihood(table, factors)
+    possible = jax.tree.map(lambda some: some.astype(cells.dtype), occur)
+    cells_left = data.structure.cells(possible).sum().astype(int)
+    num_zero = sum(jnp.sum(factor == 0) for factor in jax.tree.leaves(factors)) - k * empty
+    fitted = data.log_likelihood(factors)
     return TableFit(
         fitted,
         parameters,
         -2 * fitted + parameters * jnp.log(n),
         -2 * fitted + 2 * parameters,
-        2 * deviance(table, factors),
+        2 * data.deviance(factors),
         cells_left - 1 - parameters + num_zero,
         done,
         factors,
@@ -155,9 +159,13 @@ def of_moments(moments: Moments, k: int, *, key: Array, level: int = 3) -> Momen
     Parameters
     ----------
     moments
-        With their covariance, of independent rows.
-    k, key, level
-        As in `of_table`.
+        Moments of independent rows, with their covariance.
+    k
+        Number of classes.
+    key
+        JAX key of the starts.
+    level
+        Level of the fit, 2 or 3.
 
     References
     ----------
@@ -198,11 +206,11 @@ def likelihood_ratio(
     key
         JAX key; resample i is drawn from ``fold_in(key, i)``.
     level
-        2 or 3.
+        Level of the fit, 2 or 3.
     num_resamples
         Tables drawn.
     num_starts
-        Most starts for k + 1 classes, as in `jaxmix.factorization.solve`.
+        Most starts of `jaxmix.factorization.solve` for k + 1 classes.
     null
         The factors of k classes, where they are fitted already.
 
@@ -218,25 +226,25 @@ def likelihood_ratio(
     >>> float(likelihood_ratio(counts, 1, key=jax.random.key(1), num_resamples=19).p_value)
     0.05
     """
-    table = optimum.as_level(cells, level)
-    a = cells.shape[0]
-    n = table.sum()
+    structure, n = LEVEL[level], cells.sum()
     of_starts = jax.random.fold_in(key, 2**31 - 1)  # apart from the keys of the resamples
     if null is None:
-        null = _maximum(table, k, of_starts, level, a, 33)[0]
+        null = _maximum(Table(cells, structure), k, of_starts, 33)[0]
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(num_resamples))
-    drawn = multinomial(keys, n, model(null).reshape(-1)).reshape(-1, *table.shape)
+    p = structure.cells(null).reshape(-1)
+    drawn = multinomial(keys, n, p).reshape(-1, *cells.shape)
     # The data are one more table, so that they are searched exactly as the resamples are.
-    tables = jnp.concatenate([table[None], drawn.astype(table.dtype)])
+    tables = jnp.concatenate([cells[None], drawn.astype(cells.dtype)])
 
-    def ratio(table: Cells) -> Array:
-        small = _maximum(table, k, of_starts, level, a, 1, null)[0]
-        large = _maximum(table, k + 1, of_starts, level, a, num_starts)[0]
-        gain = deviance(table, small) - deviance(table, large)
+    def ratio(own: Cells) -> Array:
+        data = Table(own, structure)
+        small = _maximum(data, k, of_starts, 1, null)[0]
+        large = _maximum(data, k + 1, of_starts, num_starts)[0]
+        gain = data.deviance(small) - data.deviance(large)
         return 2 * jnp.where(gain > 0, gain, 0.0)  # a search that failed has gained nothing
 
     ratios = jax.vmap(ratio)(tables)
-    as_large = jnp.sum(ratios[1:] >= ratios[0] - 2 * likelihood.AGREE)
+    as_large = jnp.sum(ratios[1:] >= ratios[0] - 2 * search.AGREE)
     return Ratio(ratios[0], ratios[1:], (1 + as_large) / (1 + num_resamples))
 
 
@@ -249,48 +257,43 @@ def num_parameters(shape: tuple[int, ...], k: int, level: int) -> int:
     >>> num_parameters((2, 2, 2, 2), 2, 3), num_parameters((2, 2, 2, 2), 2, 2)
     (13, 11)
     """
-    a, d_z, d_x, d_y = shape if level == 3 else (1, *shape[1:3], shape[0] * shape[3])
+    structure = LEVEL[level]
+    sizes = structure.sizes(shape)
     rng = np.random.default_rng(0)
-    W, B, C = (rng.uniform(0.2, 1, size) for size in ((a, d_z, k), (d_x, k), (a, d_y, k)))
-    arms, rows, columns, values = (np.eye(d) for d in (a, d_z, d_x, d_y))
-    by_w = np.einsum("xu,tyu,ts,zZ->tzxysZu", B, C, arms, rows)
-    by_b = np.einsum("tzu,tyu,xX->tzxyXu", W, C, columns)
-    by_c = np.einsum("tzu,xu,ts,yY->tzxysYu", W, B, arms, values)
-    jacobian = np.hstack([part.reshape(a * d_z * d_x * d_y, -1) for part in (by_w, by_b, by_c)])
+    factors = [rng.uniform(0.2, 1, size) for size in structure.shapes(shape, k)]
+    places = {axis: place for place, axis in enumerate((*structure.axes, "u"))}
+    columns = []
+    for own, axes in enumerate(structure.factors):
+        operands: list[np.ndarray | list[int]] = []
+        for other, others in enumerate(structure.factors):
+            if other != own:
+                operands += [factors[other], [places[axis] for axis in (*others, "u")]]
+        twins = [len(places) + place for place in range(len(axes))]
+        for axis, twin in zip(axes, twins, strict=True):  # a probability moves its own cells
+            operands += [np.eye(sizes[axis]), [places[axis], twin]]
+        every = [places[axis] for axis in structure.axes]
+        slope = np.einsum(*operands, [*every, *twins, places["u"]])
+        columns.append(slope.reshape(math.prod(shape), -1))
     # The scale of the table is among its directions, and fixed for probabilities.
-    return int(np.linalg.matrix_rank(jacobian)) - 1
+    return int(np.linalg.matrix_rank(np.hstack(columns))) - 1
 
 
 def _maximum(
-    table: Cells,
-    k: int,
-    key: Array,
-    level: int,
-    num_arms: int,
-    num_starts: int,
-    start: Factors | None = None,
+    data: Table, k: int, key: Array, num_starts: int, start: Factors | None = None
 ) -> tuple[Factors, Bool[Array, ""]]:
     """Return the maximum-likelihood fit of a table, and whether its search ended."""
     if k == 1:
-        by_y = table.sum((1, 2))
-        arm = by_y.sum(1, keepdims=True)
-        given = jnp.where(arm > 0, by_y / jnp.where(arm > 0, arm, 1.0), 1 / by_y.shape[1])
-        n = table.sum()
-        factors = Factors(
-            table.sum((2, 3))[..., None] / n, table.sum((0, 1, 3))[:, None] / n, given[..., None]
-        )
-        return factors, jnp.isfinite(n)
-    d_z, d_x = table.shape[1:3]
-    options = likelihood.Options(
+        return data.one_class(), jnp.isfinite(data.counts.sum())
+    arms, d_z, d_x, _ = data.shape
+    has_spectrum = k <= min(d_z, d_x) and arms > 1
+    options = search.Options(
         num_classes=k,
-        level=level,
-        num_arms=num_arms,
         num_starts=num_starts,
         max_steps=_MAX_STEPS,
         tolerance=_TOLERANCE,
-        spectral_start=start is None and k <= min(d_z, d_x) and num_arms > 1,
+        first=factorization.SpectralStart(k) if has_spectrum else None,
         warm=start is not None,
     )
     first = () if start is None else start
-    found = likelihood.maximise(table, jax.random.key_data(key), first, options)
+    found = search.maximise(data, jax.random.key_data(key), first, options)
     return found.factors, found.done

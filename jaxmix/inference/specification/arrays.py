@@ -1,0 +1,68 @@
+"""All tests as arrays, by name: for thousands of data sets under ``vmap``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jaxtyping import Array
+
+from jaxmix.inference.specification.answer import Statistic
+from jaxmix.inference.specification.arms import arms_statistic
+from jaxmix.inference.specification.bridge import bridge_statistic
+from jaxmix.inference.specification.level import fit_statistic
+from jaxmix.inference.specification.nested import nested_statistic
+from jaxmix.inference.specification.ranges import range_statistic
+from jaxmix.model.table import Cells
+from jaxmix.sample.moments import Moments
+
+TESTS = ("level", "nested", "arms", "range")
+"""What `statistics` can be asked for."""
+
+
+def statistics(
+    moments_or_cells: Moments | Cells,
+    k: int,
+    *,
+    key: Array,
+    test: str = "level",
+    level: int = 3,
+    **options: Any,
+) -> Statistic:
+    """Return a test as arrays; pure, so that ``vmap`` tests thousands of data sets at once.
+
+    Parameters
+    ----------
+    moments_or_cells
+        Counts of ``(T, Z, X, Y)``, or moments with their covariance.
+    k
+        Number of classes.
+    key
+        JAX key of the starts.
+    test
+        ``"level"`` (at level 4 J of the bridge, untruncated), ``"nested"`` (level 2 inside 3),
+        ``"arms"`` or ``"range"``.
+    level
+        Level of the test ``"level"``.
+    options
+        ``loss`` and ``num_starts`` of the first three below level 4, ``method`` of the last.
+
+    Examples
+    --------
+    >>> import jax, jaxmix as jm
+    >>> draw = lambda key: jm.populations.block(d_z=4).counts(key, 10_000)
+    >>> keys = jax.random.split(jax.random.key(0), 500)
+    >>> test = jax.vmap(lambda key: statistics(draw(key), 2, key=key, level=4))
+    >>> bool(abs((test(keys).p_value < 0.05).mean() - 0.05) < 0.03)
+    True
+    """
+    if test == "range":
+        return range_statistic(moments_or_cells, k, **options)
+    if test == "nested":
+        return nested_statistic(moments_or_cells, k, key=key, **options)
+    if test == "arms":
+        return arms_statistic(moments_or_cells, k, key=key, **options)
+    if test != "level":
+        raise ValueError(f"test is {test!r}: use one of {', '.join(TESTS)}")
+    if level == 4:
+        return bridge_statistic(moments_or_cells, **options)
+    return fit_statistic(moments_or_cells, k, key=key, level=level, **options)
