@@ -21,6 +21,7 @@ MOVED: dict[str, str | tuple[str, ...]] = {
     "consistency": "fitting.consistency",
     "diagnose": "fitting.diagnose",
     "estimates": "results.estimates",
+    "estimators.likelihood": "model.search",
     "estimators.rows": "model.rows",
     "estimators.settling": "model.settling",
     "estimators.table": "model.table",

@@ -226,7 +226,7 @@ class _Examination:
 
 def _zeros(factors: Any) -> jax.Array:
     """Return which probabilities are held at 0."""
-    return jnp.concatenate([part.reshape(-1) for part in factors]) == 0
+    return jnp.concatenate([part.reshape(-1) for part in jax.tree.leaves(factors)]) == 0
 
 
 def _oracle(cells: np.ndarray, k: int, level: int, seed: int) -> tuple[float, float]:

@@ -20,6 +20,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from jaxmix.estimators import spectral
+from jaxmix.model.structure import BY_ARM, Factors
 from jaxmix.sample.moments import Moments
 from jaxmix.solvers.lanes import batched, by_chunks
 from jaxmix.solvers.minimise import Minimum, damped, minimise
@@ -189,8 +190,8 @@ def _unbounded(values: Array, limits: Float[Array, " 2"]) -> Array:
 
 def model(profiles: Profiles) -> Float[Array, "a d_z d_x d_y"]:
     """Return the model's moments; B is ``(d_x, k)``, or ``(a, d_x, k)`` where arms differ in it."""
-    of_x = "txu" if profiles.B.ndim == 3 else "xu"
-    return jnp.einsum(f"tu,tzu,{of_x},tyu->tzxy", *profiles, precision="highest")
+    mass, *parts = profiles
+    return BY_ARM[profiles.B.ndim == 2].cells(Factors(mass, tuple(parts)))
 
 
 def spectral_start(moments: Moments, layout: Layout) -> Coordinates:

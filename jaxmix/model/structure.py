@@ -288,6 +288,15 @@ EDGE = {
 }
 """Level 3 with an edge from a proxy to the outcome."""
 
+BY_ARM = {
+    common: Structure(
+        AXES, ("t",), (Part(("z",), ("t",)), Part(("x",), () if common else ("t",)), _Y_BY_ARM)
+    )
+    for common in (True, False)
+}
+"""Level 3 with the classes of each arm as its gate, as moments of any features have it; by whether
+the arms share the law of x."""
+
 APART = Structure(AXES, ("t", "z"), (Part(("x",), ("t",)), _Y_BY_ARM))
 """Level 3 in which the arms share nothing."""
 
