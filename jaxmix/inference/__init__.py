@@ -1,1 +1,1 @@
-"""From an estimate to its uncertainty and to verdicts."""
+"""Uncertainty of estimates, tests of what they assume, and the number of classes."""

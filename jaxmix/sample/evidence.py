@@ -1,4 +1,4 @@
-"""What is known of a sample: its rows, or its moments alone; one interface for both."""
+"""The evidence on a sample: its rows, or its moments alone, behind one interface."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Tree = TypeVar("Tree", Views, Moments)
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Evidence:
-    """What is known of a sample.
+    """The evidence on a sample, by rows or by moments.
 
     Attributes
     ----------

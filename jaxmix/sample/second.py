@@ -61,7 +61,7 @@ def product_covariance(
 
 
 class ResidualMoments(NamedTuple):
-    """What the residual of an outcome leaves, in second moments.
+    """Second moments of the residual of an outcome.
 
     Attributes
     ----------
