@@ -18,12 +18,19 @@ from jaxmix.hierarchy import Verdict
 from jaxmix.inference.bands import LawBands
 from jaxmix.inference.selection import Selection
 from jaxmix.inference.sensitivity import Sensitivity
+from jaxmix.inference.specification import SpecificationTest
 from jaxmix.model.law import EffectLaw
 from jaxmix.report import plots
 from jaxmix.report.files import write_whole
 from jaxmix.report.tables import Table, text_keys
 from jaxmix.results import summary
-from jaxmix.results.estimates import Classes, Diagnostics, Estimate, PerClass
+from jaxmix.results.estimates import (
+    Classes,
+    Diagnostics,
+    Estimate,
+    InfluentialRow,
+    PerClass,
+)
 from jaxmix.status import EstimateError, InputError, Status
 
 if TYPE_CHECKING:
@@ -33,6 +40,10 @@ if TYPE_CHECKING:
 @dataclasses.dataclass(frozen=True, eq=False)
 class Result:
     """An effect under hidden confounding, its uncertainty, and what speaks against it.
+
+    The tests of the classes, the bounds and the influential rows are computed when they are first
+    read (`tests`, `sensitivity`, `influential`, and whatever shows them), once; until then the
+    result keeps the table that it is of. `complete` reads them all.
 
     Attributes
     ----------
@@ -52,9 +63,6 @@ class Result:
     bands
         Intervals of the law's distribution function (`jaxmix.inference.bands.LawBands`), and
         which classes are resolved; None without intervals.
-    sensitivity
-        Bounds where level 3's assumption fails (`jaxmix.sensitivity.Sensitivity`), or None;
-        `untested` then says why.
     selection
         How the number of classes was chosen, where it was.
     verdict
@@ -88,15 +96,13 @@ class Result:
     naive: Estimate
     ate: Estimate
     potential_means: Mapping[str, Estimate]
-    law: EffectLaw | None
-    law_se: PerClass | None
-    law_interval: PerClass | None
-    share_harmed: Estimate | None
     diagnostics: Diagnostics
+    law: EffectLaw | None = None
+    law_se: PerClass | None = None
+    law_interval: PerClass | None = None
+    share_harmed: Estimate | None = None
     spread: Estimate | None = None
     bands: LawBands | None = None
-    sensitivity: Sensitivity | None = None
-    untested: str = ""
     selection: Selection | None = None
     verdict: Verdict | None = None
     conditional: Result | None = None
@@ -107,6 +113,47 @@ class Result:
         """What the headline number is: ATE, ATT, or the pooled form's coefficient."""
         pooled = self.level == 4 and self.bridge == "pooled"
         return "coefficient of treatment" if pooled else self.estimand
+
+    @property
+    def tests(self) -> Mapping[str, SpecificationTest]:
+        """Further tests of the classes by name; none where there is no law. See `Diagnostics`."""
+        owner = self._owner_of_law()
+        return {} if owner is None else owner.diagnostics.tests
+
+    @property
+    def sensitivity(self) -> Sensitivity | None:
+        """Bounds where level 3's assumption fails, or None; `untested` then says why."""
+        owner = self._owner_of_law()
+        return None if owner is None else owner.diagnostics.checks.bounds.read()
+
+    @property
+    def untested(self) -> str:
+        """Why there are no bounds; empty where there are."""
+        owner = self._owner_of_law()
+        if owner is None:
+            return "no law of level 2 or 3 stands in the result"
+        return owner.diagnostics.checks.untested
+
+    @property
+    def influential(self) -> tuple[InfluentialRow, ...]:
+        """The rows that move the estimate most, largest first."""
+        return self.diagnostics.influential
+
+    def _owner_of_law(self) -> Result | None:
+        """Return the result whose classes the law is of: this one, or the conditional one."""
+        if self.level < 4:
+            return self
+        return None if self.law is None else self.conditional
+
+    def complete(self) -> Result:
+        """Compute what is computed when it is first read, and return the result.
+
+        It keeps no table then: to store or send it, or before many are kept.
+        """
+        self.diagnostics.checks.read()
+        if self.conditional is not None:
+            self.conditional.complete()
+        return self
 
     def cdf(self, value: float) -> Estimate:
         """Return the share of people in classes whose average effect is at most `value`."""
@@ -187,7 +234,7 @@ class Result:
             "unresolved_classes": None
             if self.bands is None
             else [[u + 1 for u in group] for group in self.bands.groups if len(group) > 1],
-            "diagnostics": dataclasses.asdict(self.diagnostics)
+            "diagnostics": self.diagnostics.to_dict()
             | {"bridge": self.bridge, "missing": dict(self.missing), "confidence": self.confidence},
         }
         if self.conditional is not None:
