@@ -188,3 +188,19 @@ def test_stages_of_resamples_report_and_nothing_keeps_the_callback():
     result = fitted(progress=lambda *counts: told.append(counts))
     assert told[-1] == (20, 20)
     assert is_read(pickle.loads(pickle.dumps(result))) == [False] * 3
+
+
+def test_results_pickled_by_the_release_before_are_read(record, packed):
+    """Their tests, rows and bounds were fields."""
+    new = pickle.loads(packed).complete()
+    diagnostics = dict(vars(new.diagnostics))
+    del diagnostics["checks"]
+    for name in ("tests", "complex_spectra", "gap", "condition", "influential"):
+        diagnostics[name] = getattr(new.diagnostics, name)
+    old = object.__new__(jm.Result), object.__new__(type(new.diagnostics))
+    old[1].__setstate__(diagnostics)
+    old[0].__setstate__(
+        vars(new) | {"diagnostics": old[1], "sensitivity": new.sensitivity, "untested": ""}
+    )
+    assert old[0].to_dict() == record
+    assert old[0].summary() == new.summary()

@@ -181,6 +181,14 @@ class Diagnostics:
     ambiguous: int = 0
     checks: Checks = dataclasses.field(default_factory=Checks.left_out)
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        state = dict(state)
+        if "checks" not in state:  # pickled by the release before, where all parts were fields
+            tests = FurtherTests(*(state.pop(name) for name in FurtherTests._fields))
+            rows = Later.known(state.pop("influential"))
+            state["checks"] = Checks(Later.known(tests), rows, Later.known(None))
+        self.__dict__.update(state)
+
     @property
     def num_failed(self) -> int:
         """Resamples without an estimate."""

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
 import json
-import math
 import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import jax
 import numpy as np
 
 from jaxmix import arguments
@@ -22,8 +19,8 @@ from jaxmix.inference.specification import SpecificationTest
 from jaxmix.model.law import EffectLaw
 from jaxmix.report import plots
 from jaxmix.report.files import write_whole
-from jaxmix.report.tables import Table, text_keys
-from jaxmix.results import summary
+from jaxmix.report.tables import Table
+from jaxmix.results import records, summary
 from jaxmix.results.estimates import (
     Classes,
     Diagnostics,
@@ -31,6 +28,7 @@ from jaxmix.results.estimates import (
     InfluentialRow,
     PerClass,
 )
+from jaxmix.results.later import Later
 from jaxmix.status import EstimateError, InputError, Status
 
 if TYPE_CHECKING:
@@ -139,6 +137,18 @@ class Result:
         """The rows that move the estimate most, largest first."""
         return self.diagnostics.influential
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        state = dict(state)
+        if "sensitivity" in state:  # pickled by the release before, where bounds were a field
+            bounds, untested = state.pop("sensitivity"), state.pop("untested")
+            own = state["diagnostics"]
+            asked = bounds is not None or bool(untested) or bool(own.influential)
+            checks = dataclasses.replace(
+                own.checks, bounds=Later.known(bounds), untested=untested, asked=asked
+            )
+            state["diagnostics"] = dataclasses.replace(own, checks=checks)
+        self.__dict__.update(state)
+
     def _owner_of_law(self) -> Result | None:
         """Return the result whose classes the law is of: this one, or the conditional one."""
         if self.level < 4:
@@ -203,53 +213,7 @@ class Result:
     def to_dict(self, command: str | None = None) -> dict[str, Any]:
         """Return everything as plain numbers, text and None."""
         arguments.text("command", command)
-        record: dict[str, Any] = {
-            "schema": 1,
-            "jaxmix": importlib.metadata.version("jaxmix"),
-            "jax": jax.__version__,
-            "seed": self.seed,
-            "command": command,
-            "n": self.num_rows,
-            "dropped": self.num_dropped,
-            "treatment": str(self.treatment),
-            "control": self.control,
-            "outcome": str(self.outcome),
-            "level": self.level,
-            "method": self.method,
-            "estimand": self.estimand,
-            "num_classes": self.num_classes,
-            "status": self.status.name,
-            "warnings": list(self.warnings),
-            "naive": _estimate_dict(self.naive),
-            "ate": _estimate_dict(self.ate),
-            "potential_means": {a: _estimate_dict(e) for a, e in self.potential_means.items()},
-            "law": self._law_dict(),
-            "share_harmed": None
-            if self.share_harmed is None
-            else _estimate_dict(self.share_harmed),
-            "spread": None if self.spread is None else _estimate_dict(self.spread),
-            "selection": self.selection and self.selection.to_dict(),
-            "verdict": self.verdict and self.verdict.to_dict(),
-            "sensitivity": self.sensitivity and self.sensitivity.to_dict(),
-            "unresolved_classes": None
-            if self.bands is None
-            else [[u + 1 for u in group] for group in self.bands.groups if len(group) > 1],
-            "diagnostics": self.diagnostics.to_dict()
-            | {"bridge": self.bridge, "missing": dict(self.missing), "confidence": self.confidence},
-        }
-        if self.conditional is not None:
-            record["diagnostics"]["level_3"] = self.conditional.to_dict()
-        plain: dict[str, Any] = _plain(record)
-        return plain
-
-    def _law_dict(self) -> dict[str, Any] | None:
-        if self.law is None:
-            return None
-        record: dict[str, Any] = {"effects": self.law.effects, "shares": self.law.shares}
-        for name in ("effects", "shares"):
-            record[f"{name}_se"] = self.law_se and getattr(self.law_se, name)
-            record[f"{name}_interval"] = self.law_interval and getattr(self.law_interval, name)
-        return record
+        return records.record(self, command)
 
     def posterior(self, data: Any) -> np.ndarray:
         """Return the probability of each class for each row, ``(n, k)``, by Bayes' rule.
@@ -367,20 +331,3 @@ class Result:
             note += " Class effects are conditional on X not affecting Y."
         title = f"Effect of {self.treatment} ({self.arm} against {self.control})"
         return plots.effects(rows, unit=str(self.outcome), title=title, law=law, note=note)
-
-
-def _estimate_dict(estimate: Estimate) -> dict[str, Any]:
-    return {"value": estimate.value, "se": estimate.se, "interval": estimate.interval}
-
-
-def _plain(value: Any) -> Any:
-    """Return nested values as what JSON knows; what is not a finite number is null."""
-    if isinstance(value, Mapping):
-        return dict(zip(text_keys(value), map(_plain, value.values()), strict=True))
-    if isinstance(value, np.ndarray | jax.Array):
-        return _plain(np.asarray(value).tolist())
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, float | np.floating):
-        return float(value) if math.isfinite(value) else None
-    return value.item() if isinstance(value, np.generic) else value
