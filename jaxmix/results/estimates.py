@@ -113,6 +113,13 @@ class Resamples(NamedTuple):
     ambiguous: int = 0
 
 
+_SHOWN = (
+    "arm_sizes", "num_features", "rank", "singular_values", "proxy_strength", "specification",
+    "gap", "condition", "repairs", "starts", "interval", "num_resamples", "resampling", "failed",
+    "out_of_range", "ambiguous", "tests", "complex_spectra", "influential",
+)  # fmt: skip
+
+
 @dataclasses.dataclass(frozen=True, repr=False)
 class Diagnostics:
     """What there is to know about how far an estimate can be trusted.
@@ -221,12 +228,7 @@ class Diagnostics:
 
     def to_dict(self) -> dict[str, object]:
         """Return everything by name, what is computed later too."""
-        record = {
-            field.name: getattr(self, field.name)
-            for field in dataclasses.fields(self)
-            if field.name != "checks"
-        }
-        record |= self.checks.tests.read()._asdict() | {"influential": self.influential}
+        record: dict[str, object] = {name: getattr(self, name) for name in _SHOWN}
         record["specification"] = dataclasses.asdict(self.specification)
         record["tests"] = {name: dataclasses.asdict(test) for name, test in self.tests.items()}
         return record
