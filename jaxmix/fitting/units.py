@@ -140,7 +140,8 @@ class _Bounds:
 
 
 def _times(numbers: ArrayLike, power: int) -> np.ndarray:
-    return np.ldexp(np.asarray(numbers, float), power)
+    found: np.ndarray = np.ldexp(np.asarray(numbers, float), power)
+    return found
 
 
 def _part(own: Record, power: int, *names: str) -> Record:

@@ -188,13 +188,8 @@ class Diagnostics:
     ambiguous: int = 0
     checks: Checks = dataclasses.field(default_factory=Checks.left_out)
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        state = dict(state)
-        if "checks" not in state:  # pickled by the release before, where all parts were fields
-            tests = FurtherTests(*(state.pop(name) for name in FurtherTests._fields))
-            rows = Later.known(state.pop("influential"))
-            state["checks"] = Checks(Later.known(tests), rows, Later.known(None))
-        self.__dict__.update(state)
+    def __setstate__(self, state: Mapping[str, object]) -> None:
+        self.__dict__.update(state if "checks" in state else _with_checks(state))
 
     @property
     def num_failed(self) -> int:
@@ -236,6 +231,14 @@ class Diagnostics:
     def __repr__(self) -> str:
         parts = self.to_dict() | {"specification": self.specification, "tests": self.tests}
         return f"Diagnostics({', '.join(f'{name}={part!r}' for name, part in parts.items())})"
+
+
+def _with_checks(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of diagnostics that the release before pickled, as they are now."""
+    own = dict(state)
+    tests = FurtherTests(*(own.pop(name) for name in FurtherTests._fields))
+    rows = Later.known(own.pop("influential"))
+    return own | {"checks": Checks(Later.known(tests), rows, Later.known(None))}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

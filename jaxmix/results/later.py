@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
-from typing import Any, Generic, Self, TypeVar
+from typing import Generic, Self, TypeVar
 
 import jax
 
@@ -64,10 +64,10 @@ class Later(Generic[T]):
     def __repr__(self) -> str:
         return repr(self._found[0]) if self.is_read else "computed when it is read"
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"compute": pickle.dumps(self._compute), "found": self._found}
+    def __getstate__(self) -> tuple[bytes, tuple[T, ...]]:
+        return pickle.dumps(self._compute), self._found
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
+    def __setstate__(self, state: tuple[bytes, tuple[T, ...]]) -> None:
+        compute, self._found = state
         with jax.enable_x64(True):  # or arrays of JAX would come back with half of their digits
-            self._compute = pickle.loads(state["compute"])
-        self._found = state["found"]
+            self._compute = pickle.loads(compute)

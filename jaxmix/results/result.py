@@ -137,17 +137,8 @@ class Result:
         """The rows that move the estimate most, largest first."""
         return self.diagnostics.influential
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        state = dict(state)
-        if "sensitivity" in state:  # pickled by the release before, where bounds were a field
-            bounds, untested = state.pop("sensitivity"), state.pop("untested")
-            own = state["diagnostics"]
-            asked = bounds is not None or bool(untested) or bool(own.influential)
-            checks = dataclasses.replace(
-                own.checks, bounds=Later.known(bounds), untested=untested, asked=asked
-            )
-            state["diagnostics"] = dataclasses.replace(own, checks=checks)
-        self.__dict__.update(state)
+    def __setstate__(self, state: Mapping[str, object]) -> None:
+        self.__dict__.update(_with_bounds_later(state) if "sensitivity" in state else state)
 
     def _owner_of_law(self) -> Result | None:
         """Return the result whose classes the law is of: this one, or the conditional one."""
@@ -331,3 +322,16 @@ class Result:
             note += " Class effects are conditional on X not affecting Y."
         title = f"Effect of {self.treatment} ({self.arm} against {self.control})"
         return plots.effects(rows, unit=str(self.outcome), title=title, law=law, note=note)
+
+
+def _with_bounds_later(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a result that the release before pickled, as they are now."""
+    own = dict(state)
+    bounds, untested, diagnostics = own.pop("sensitivity"), own.pop("untested"), own["diagnostics"]
+    checks = dataclasses.replace(
+        diagnostics.checks,
+        bounds=Later.known(bounds),
+        untested=untested,
+        asked=bounds is not None or bool(untested) or bool(diagnostics.influential),
+    )
+    return own | {"diagnostics": dataclasses.replace(diagnostics, checks=checks)}
