@@ -14,7 +14,7 @@ import warnings
 MOVED: dict[str, str | tuple[str, ...]] = {
     "arms": "data.arms",
     "categories": "data.categories",
-    "checks": "fitting.checks",
+    "checks": "fitting.stages",
     "clusters": "data.clusters",
     "coding": "data.coding",
     "columns": "data.columns",

@@ -55,7 +55,8 @@ def test_intervals_of_a_likelihood_fit_are_those_of_the_profile(checked, rows):
 
 
 def test_tests_are_those_of_the_specification_module(checked, rows):
-    tests = checked.conditional.diagnostics.tests
+    tests = checked.tests
+    assert tests is checked.conditional.diagnostics.tests
     assert set(tests) == {"arms", "range"}
     alone = specification.arms_test(counts(rows), 2)
     assert tests["arms"].df == alone.df == 2
@@ -83,7 +84,9 @@ def test_bounds_stand_beside_a_level_3_answer(checked):
 def test_checks_can_be_left_out(data):
     result = jm.fit(data, num_classes=2, num_resamples=0, checks=False)
     assert result.sensitivity is None
-    assert result.conditional.diagnostics.tests == {}
+    assert result.tests == result.conditional.diagnostics.tests == {}
+    assert result.influential == ()
+    assert "left out (checks, --no-checks)" in result.untested
     assert "Sensitivity" not in result.summary()
 
 

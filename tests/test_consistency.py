@@ -109,7 +109,7 @@ def test_resamples_change_no_estimate_and_errors_agree(name, plain):
 
 @pytest.mark.parametrize("name", ["zeros in z and x, 1", "sixty rows"])
 def test_checks_change_no_estimate(name, plain):
-    checked = fitted(TABLES[name], checks=True)
+    checked = fitted(TABLES[name], checks=True).complete()
     np.testing.assert_array_equal(estimates(checked), estimates(plain[name]))
     assert checked.diagnostics.influential
     assert checked.sensitivity is not None
@@ -190,7 +190,7 @@ def test_continuous_columns_too():
         )
         options = {"level": 3, "num_classes": 2}
         plain = jm.fit(data, checks=False, num_resamples=0, **options)
-        drawn = jm.fit(data, checks=checks, num_resamples=200, **options)
+        drawn = jm.fit(data, checks=checks, num_resamples=200, **options).complete()
         np.testing.assert_array_equal(drawn.law.effects, plain.law.effects)
         np.testing.assert_array_equal(drawn.law.shares, plain.law.shares)
         assert drawn.ate.value == plain.ate.value

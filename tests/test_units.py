@@ -14,6 +14,7 @@ from jaxmix.fitting.units import in_units
 from jaxmix.inference import asymptotic, resampling
 from jaxmix.inference.sensitivity import Sensitivity
 from jaxmix.results.estimates import InfluentialRow
+from jaxmix.results.later import Later
 from tests import oracles
 from tests.helpers import hidden_class_rows
 
@@ -128,12 +129,11 @@ def test_everything_in_a_result_has_its_units():
     """Also what further checks add (made up here), and what is asked of a result later."""
     plain = result_of("kl")
     rows = (InfluentialRow({"t": "0", "yb": "1", "zc": "a"}, 3, 0.25),)
-    plain = dataclasses.replace(
-        plain,
-        sensitivity=bounds(),
-        diagnostics=dataclasses.replace(plain.diagnostics, influential=rows),
-        conditional=plain,
+    checks = dataclasses.replace(
+        plain.diagnostics.checks, rows=Later.known(rows), bounds=Later.known(bounds())
     )
+    diagnostics = dataclasses.replace(plain.diagnostics, checks=checks)
+    plain = dataclasses.replace(plain, diagnostics=diagnostics, conditional=plain)
     size, large = 2.0**700, in_units(plain, 700)
     for ours, theirs in ((large, plain), (large.conditional, plain.conditional)):
         assert_same(ours, theirs, size)
@@ -150,7 +150,7 @@ def test_everything_in_a_result_has_its_units():
             np.testing.assert_array_equal(ours, size * theirs)
         else:
             np.testing.assert_array_equal(ours, theirs)
-    (row,) = large.diagnostics.influential
+    (row,) = large.influential
     assert row.change == size / 4
     assert float(row.values["yb"]) == pytest.approx(size)
     assert row.values["zc"] == "a"

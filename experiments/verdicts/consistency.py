@@ -294,7 +294,7 @@ def fits(num: int, seed: int) -> bool:
             drawn = jm.fit(data, checks=False, num_resamples=RESAMPLES, **options)
             checked = None
             if tried < SEARCHED or ("3 x 3" not in name and "2 x 2" not in name):
-                checked = jm.fit(data, checks=True, num_resamples=0, **options)
+                checked = jm.fit(data, checks=True, num_resamples=0, **options).complete()
             tried += 1
             tally.statuses[plain.status.name] += 1
             one = np.array([True])

@@ -245,14 +245,13 @@ def fit_command(
             checks=checks,
             edge=edge,
             progress=progress,
-        )
+        ).complete()
     more: Writers = ()
     if sensitivity_plot is not None and (bounds := result.sensitivity) is not None:
         more = [(sensitivity_plot, lambda path: draw(bounds.plot(), path))]
     code = report(result, context.obj, json, plot, more=more)
     if sensitivity_plot is not None and not more:
-        why = result.untested or "no law of level 2 or 3 stands in the result"
-        print(f"jaxmix: no {sensitivity_plot}: {why}", file=sys.stderr)
+        print(f"jaxmix: no {sensitivity_plot}: {result.untested}", file=sys.stderr)
     return code
 
 

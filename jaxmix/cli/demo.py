@@ -33,7 +33,7 @@ def lalonde_command(
     settings: dict[str, Any] = {"num_resamples": resamples, "confidence": confidence, "seed": seed}
     with fit_progress() as progress:
         data = demo.load_lalonde()
-        result = demo.lalonde(data, progress=progress, **settings)
+        result = demo.lalonde(data, progress=progress, **settings).complete()
     trial = ForestRow("randomized trial", data.trial.value, data.trial.interval, "contrast")
     words = demo.lalonde_words(result, data.trial)
     return report(result, context.obj, json, plot, words=words, extra=(trial,))

@@ -18,6 +18,7 @@ from jaxmix.fitting.uncertainty import Uncertainty, has_likelihood
 from jaxmix.model.law import Mixture
 from jaxmix.model.optimum import table_of
 from jaxmix.results.estimates import Estimate
+from jaxmix.results.later import Later
 from jaxmix.results.result import Result
 from jaxmix.sample.sample import Sample
 from jaxmix.status import Status
@@ -68,6 +69,11 @@ def examined(
 def without_numbers(result: Result, contradictions: tuple[str, ...]) -> Result:
     """Return a result of which only the difference in means and the contradictions are left."""
     none = Estimate(math.nan)
+    checks = dataclasses.replace(
+        result.diagnostics.checks,
+        bounds=Later.known(None),
+        untested="numbers of the estimate contradict each other",
+    )
     return dataclasses.replace(
         result,
         status=Status.INCONSISTENT,
@@ -80,7 +86,7 @@ def without_numbers(result: Result, contradictions: tuple[str, ...]) -> Result:
         share_harmed=None,
         spread=None,
         bands=None,
-        sensitivity=None,
+        diagnostics=dataclasses.replace(result.diagnostics, checks=checks),
         classes=None,
     )
 

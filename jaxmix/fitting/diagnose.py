@@ -23,7 +23,7 @@ from jaxmix.inference.specification import (
     overidentification,
 )
 from jaxmix.inference.specification.level import left_to_test
-from jaxmix.results.estimates import Diagnostics, Resamples
+from jaxmix.results.estimates import Checks, Diagnostics, Resamples
 from jaxmix.sample.features import Views, copies, nothing_left
 from jaxmix.sample.moments import Moments
 from jaxmix.sample.sample import Sample
@@ -130,11 +130,12 @@ def diagnose(
         singular_values={arm: tuple(row.tolist()) for arm, row in zip(arms, values, strict=True)},
         proxy_strength=strengths,
         specification=test,
-        gap=stats.get("gap") if k != 1 else None,
-        condition=stats.get("condition"),
         repairs={n: stats[n] for n in ("share_repair", "imaginary") if n in stats},
         starts={n: stats[n] for n in _STARTS if n in stats},
         **resamples._asdict(),
+        checks=Checks.left_out(
+            gap=stats.get("gap") if k != 1 else None, condition=stats.get("condition")
+        ),
     )
     return diagnostics, any(strength < _WEAK for strength in strengths.values())
 

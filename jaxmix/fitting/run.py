@@ -7,32 +7,29 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.tree_util import Partial
 from jaxtyping import Array
 
 from jaxmix import arguments
 from jaxmix.data.roles import CausalData
-from jaxmix.estimators.base import LevelEstimator, Numbers
+from jaxmix.estimators.base import LevelEstimator
 from jaxmix.estimators.compared import Compared
 from jaxmix.estimators.registry import Factorization, Spectral, Synthetic
-from jaxmix.fitting.checks import checks as further_checks
-from jaxmix.fitting.checks import influential_rows
+from jaxmix.fitting.answer import answer
 from jaxmix.fitting.consistency import examined
-from jaxmix.fitting.diagnose import diagnose, evaluate, warnings_of
+from jaxmix.fitting.diagnose import warnings_of
 from jaxmix.fitting.options import AUTO, Options
 from jaxmix.fitting.plan import declare, of_classes, plan
-from jaxmix.fitting.uncertainty import linearized, uncertainty
+from jaxmix.fitting.stages import Errors, Judgement, Point, checks_of
+from jaxmix.fitting.uncertainty import linearized
 from jaxmix.fitting.units import of_order_one
+from jaxmix.hierarchy import Verdict
 from jaxmix.inference import selection
-from jaxmix.inference.bands import LawBands
+from jaxmix.inference.selection import Selection
 from jaxmix.inference.specification.data import MAX_MOMENTS
-from jaxmix.model.law import EffectLaw, Mixture
-from jaxmix.results.estimates import Classes, Estimate, PerClass
 from jaxmix.results.result import Result
 from jaxmix.sample import features
-from jaxmix.sample.features import Views, cell_names, distinct
+from jaxmix.sample.features import Views
 from jaxmix.sample.sample import Sample
 from jaxmix.status import InputError, Status
 
@@ -99,8 +96,9 @@ def fit(
         A causal graph of the table's columns and the hidden class, as `jaxmix.hierarchy.identify`
         takes it: it declares the level where `level` is ``"auto"``, and must support it otherwise.
     checks
-        Whether results of levels 2 and 3 come with further tests and, at level 3, sensitivity
-        bounds; they take some seconds.
+        Whether a result has the rows that move it most and, at levels 2 and 3, further tests and
+        sensitivity bounds. They are computed when they are first read (`Result.tests`,
+        `Result.sensitivity`, `Result.influential`, and what shows them), which takes some seconds.
     edge
         The assumption that the bounds relax: ``"x_to_y"`` or ``"z_to_y"``.
     interval
@@ -159,35 +157,57 @@ def fit(
     assert not isinstance(k, str)
     headline, beside = planned.estimators(k)
     with jax.enable_x64(True):
-        views = features.encode(data, reduce=True)
-        features.refuse_copies(data, views)
+        views = _encoded(data, headline, beside)
+        run = _Run(data, Sample(views), options)
+        result = _noted(run.refined(headline), data, chosen, verdict)
+        return result if beside is None else _with_classes(result, run.refined(beside))
+
+
+def _encoded(data: CausalData, *estimators: LevelEstimator | None) -> Views:
+    """Return the rows as features, or refuse what the estimators cannot take."""
+    views = features.encode(data, reduce=True)
+    features.refuse_copies(data, views)
+    for estimator in estimators:
+        if estimator is None:
+            continue
+        k = estimator.num_classes
         if k is not None and k > views.max_rank:
             raise InputError(
                 f"num_classes (--classes) is {k}, but the proxies can tell apart at most "
                 f"{views.max_rank} classes (z has {_own(views.z, views)} features, x "
                 f"{_own(views.x, views)}, the constant included); use fewer classes or more proxies"
             )
-        for estimator in (headline, beside):
-            if estimator is not None:
-                _check_size(estimator, views)
-        run = _Run(data, Sample(views), options)
-        result = dataclasses.replace(run.refined(headline), selection=chosen, verdict=verdict)
-        result = dataclasses.replace(result, warnings=(*data.notes, *result.warnings))
-        if chosen is not None and chosen.thin:
-            note = f"the evidence on the number of classes is thin: {'; '.join(chosen.doubts)}"
-            result = dataclasses.replace(result, warnings=(*result.warnings, note))
-        if beside is None:
-            return result
-        conditional = run.refined(beside)
-    if reason := why_withdrawn(conditional, result):
-        note = f"level 3 was withdrawn: {reason}; its numbers are for inspection only"
-        own = f"withdrawn from the result: {reason}"
-        conditional = dataclasses.replace(conditional, warnings=(*conditional.warnings, own))
-        return dataclasses.replace(
-            result, conditional=conditional, warnings=(*result.warnings, note)
-        )
+        _check_size(estimator, views)
+    return views
+
+
+def _noted(
+    result: Result, data: CausalData, chosen: Selection | None, verdict: Verdict | None
+) -> Result:
+    """Return a result with what was known before it: notes of the table, classes, graph."""
+    thin: tuple[str, ...] = ()
+    if chosen is not None and chosen.thin:
+        thin = (f"the evidence on the number of classes is thin: {'; '.join(chosen.doubts)}",)
     return dataclasses.replace(
         result,
+        selection=chosen,
+        verdict=verdict,
+        warnings=(*data.notes, *result.warnings, *thin),
+    )
+
+
+def _with_classes(headline: Result, conditional: Result) -> Result:
+    """Return a headline with the classes of level 3 beside it, or with why they are withdrawn."""
+    if reason := why_withdrawn(conditional, headline):
+        note = f"level 3 was withdrawn: {reason}; its numbers are for inspection only"
+        own = f"withdrawn from the result: {reason}"
+        return dataclasses.replace(
+            headline,
+            conditional=dataclasses.replace(conditional, warnings=(*conditional.warnings, own)),
+            warnings=(*headline.warnings, note),
+        )
+    return dataclasses.replace(
+        headline,
         conditional=conditional,
         law=conditional.law,
         law_se=conditional.law_se,
@@ -195,7 +215,6 @@ def fit(
         share_harmed=conditional.share_harmed,
         spread=conditional.spread,
         bands=conditional.bands,
-        sensitivity=conditional.sensitivity,
     )
 
 
@@ -257,119 +276,25 @@ class _Run:
         return dataclasses.replace(result, warnings=(note, *result.warnings))
 
     def fit(self, estimator: LevelEstimator) -> Result:
-        """Estimate, with uncertainty and diagnostics."""
+        """Run the stages of one estimator, and leave to the result those that can wait."""
         data, sample, options = self.data, self.sample, self.options
         compared, key = Compared.of(estimator, options.better), None
         if estimator.searches:
             # Starts beyond the first; apart from the keys of the resamples.
             key = jax.random.fold_in(jax.random.key(options.seed), 2**31 - 1)
-        weighs = isinstance(estimator, Factorization) and not sample.views.is_table
-        moments = sample.weighed_moments if weighs else sample.moments
-        point = evaluate(Partial(compared, key=key), moments)
-        near = point.optimum
-        point = jax.tree.map(np.asarray, point)._replace(optimum=near)
-        numbers = point.numbers
-        status = Status(int(point.status))
+        point = Point(compared, sample, key)()
         linear = linearized(compared, sample, point)
-        spread = uncertainty(linear, compared, point, options, key)
-        errors, bounds = spread.errors, spread.bounds
-        diagnostics, weak = diagnose(estimator, data, sample, point, spread.resamples)
+        spread = Errors(linear, compared, point, key, options)()
+        diagnostics, weak = Judgement(estimator, data, sample, point, spread.resamples)()
+        if options.checks:
+            later = checks_of(estimator, data, point, linear, options, diagnostics)
+            diagnostics = dataclasses.replace(diagnostics, checks=later)
+        status = Status(int(point.status))
         if weak and status < Status.WEAK_PROXIES:
             status = Status.WEAK_PROXIES
-
-        def estimate(name: str, *index: int) -> Estimate:
-            value, se, at = (getattr(part, name) for part in (numbers, errors, bounds))
-            return Estimate(
-                float(value[index]),
-                None if se is None or not np.isfinite(se[index]) else float(se[index]),
-                None
-                if at is None or not np.isfinite(at[index]).all()
-                else tuple(at[index].tolist()),
-            )
-
-        if options.checks:
-            rows = influential_rows(data, sample.views, linear.influence("effect"))
-            diagnostics = dataclasses.replace(diagnostics, influential=rows)
-        law = law_se = law_interval = harmed = spread_of_law = bands = checked = None
-        if estimator.level < 4:
-            law = EffectLaw(numbers.shares, numbers.effects, jnp.int32(status), dict(point.stats))
-            if errors.shares is not None:
-                law_se = PerClass(errors.shares, errors.effects)
-            if bounds.shares is not None:
-                law_interval = PerClass(bounds.shares, bounds.effects)
-            spread_of_law = estimate("spread")
-            bands = self._bands(bounds)
-            harmed = estimate("harmed")
-            if bands is not None:
-                harmed = harmed._replace(interval=bands.harmed(options.better))
-            if options.checks:
-                checked = further_checks(estimator, sample, point, options, str(data.outcome.name))
-                diagnostics = dataclasses.replace(
-                    diagnostics,
-                    tests=checked.tests,
-                    complex_spectra=checked.complex_spectra,
-                    gap=checked.gap,
-                    condition=checked.condition,
-                )
-        warnings = warnings_of(diagnostics, data, sample.views, point, bool(errors.known()))
-        result = Result(
-            treatment=data.treatment,
-            control=data.arms[0],
-            arm=data.arms[1],
-            outcome=data.outcome.name,
-            num_rows=data.num_rows,
-            num_dropped=data.num_dropped,
-            missing=dict(data.missing),
-            level=estimator.level,
-            method=estimator.name,
-            bridge=estimator.form,
-            estimand=estimator.estimand,
-            num_classes=estimator.num_classes,
-            better=options.better,
-            confidence=options.confidence,
-            seed=options.seed,
-            status=status,
-            warnings=(*warnings, *spread.notes),
-            naive=estimate("naive"),
-            ate=estimate("effect"),
-            potential_means={arm: estimate("means", i) for i, arm in enumerate(data.arms)},
-            law=law,
-            law_se=law_se,
-            law_interval=law_interval,
-            share_harmed=harmed,
-            spread=spread_of_law,
-            bands=bands,
-            sensitivity=None if checked is None else checked.sensitivity,
-            untested="" if checked is None else checked.untested,
-            diagnostics=diagnostics,
-            classes=self._classes(point.mixture),
-        )
+        warnings = warnings_of(diagnostics, data, sample.views, point, bool(spread.errors.known()))
+        result = answer(
+            estimator, data, sample.views, options, point, spread, diagnostics, status,
+            (*warnings, *spread.notes),
+        )  # fmt: skip
         return examined(result, estimator, sample, point, spread)
-
-    @staticmethod
-    def _bands(bounds: Numbers) -> LawBands | None:
-        """Return what the intervals of the classes say of the law, where they exist."""
-        effects, cumulative = bounds.effects, bounds.cumulative
-        if effects is None or cumulative is None:
-            return None
-        if not (np.isfinite(effects).all() and np.isfinite(cumulative).all()):
-            return None
-        return LawBands(effects, cumulative)
-
-    def _classes(self, mixture: Mixture | None) -> Classes | None:
-        """Return the classes with the names of their cells, where every view is one-hot."""
-        views = self.sample.views
-        if mixture is None or not views.is_table:
-            return None
-        data = distinct(self.data) if views.repeated else self.data
-        return Classes(
-            mixture=mixture,
-            treatment=data.treatment,
-            outcome=data.outcome.name,
-            z=tuple(column.name for column in data.z),
-            x=tuple(column.name for column in data.x),
-            arms=data.arms,
-            z_cells=cell_names(data.z),
-            x_cells=cell_names(data.x),
-            outcome_values=np.asarray(views.value_y),
-        )

@@ -5,19 +5,30 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, ParamSpec
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from jaxmix.data.coding import exponent
 from jaxmix.data.columns import Column
 from jaxmix.data.roles import CausalData
+from jaxmix.inference.sensitivity import Sensitivity
 from jaxmix.results.estimates import Estimate, InfluentialRow, PerClass
+from jaxmix.results.later import Later
 from jaxmix.results.result import Result
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 _FREE = 128  # powers of two within which squares and cubes of outcomes are ordinary numbers
 
+_WITH_UNITS = (
+    "strengths", "ate", "effects", "ate_interval", "effects_interval", "level3_effects",
+)  # fmt: skip
+
 P = ParamSpec("P")
+Record = TypeVar("Record", bound="DataclassInstance")
 
 
 def of_order_one(fit: Callable[P, Result]) -> Callable[P, Result]:
@@ -57,34 +68,31 @@ def in_units(result: Result, power: int) -> Result:
     True
     """
 
-    def times(numbers: Any) -> Any:
-        return np.ldexp(np.asarray(numbers, float), power)
+    def times(numbers: ArrayLike) -> np.ndarray:
+        return _times(numbers, power)
 
     def estimate(own: Estimate) -> Estimate:
         ends = own.interval and tuple(times(own.interval).tolist())
         return Estimate(float(times(own.value)), own.se and float(times(own.se)), ends)
 
-    def part(own: Any, *names: str) -> Any:
-        if own is None:
-            return None
-        return dataclasses.replace(own, **{name: times(getattr(own, name)) for name in names})
+    def part(own: Record | None, *names: str) -> Record | None:
+        return None if own is None else _part(own, power, *names)
 
     def classes(own: PerClass | None) -> PerClass | None:
         return own and own._replace(effects=times(own.effects))
 
-    def row(own: InfluentialRow) -> InfluentialRow:
-        outcome = f"{times(float(own.values[result.outcome])):.6g}"
-        values = dict(own.values) | {result.outcome: outcome}
-        return own._replace(values=values, change=float(times(own.change)))
-
     fitted = result.classes
     if fitted is not None:
-        mixture = part(fitted.mixture, "means")
         fitted = dataclasses.replace(
-            fitted, mixture=mixture, outcome_values=times(fitted.outcome_values)
+            fitted,
+            mixture=_part(fitted.mixture, power, "means"),
+            outcome_values=times(fitted.outcome_values),
         )
-    diagnostics = dataclasses.replace(
-        result.diagnostics, influential=tuple(map(row, result.diagnostics.influential))
+    checks = result.diagnostics.checks
+    checks = dataclasses.replace(
+        checks,
+        rows=Later(_Rows(checks.rows, power, result.outcome)),
+        bounds=Later(_Bounds(checks.bounds, power)),
     )
     return dataclasses.replace(
         result,
@@ -96,11 +104,46 @@ def in_units(result: Result, power: int) -> Result:
         law_interval=classes(result.law_interval),
         spread=result.spread and estimate(result.spread),
         bands=part(result.bands, "effects"),
-        sensitivity=part(
-            result.sensitivity, "strengths", "ate", "effects", "ate_interval", "effects_interval",
-            "level3_effects",
-        ),
-        diagnostics=diagnostics,
+        diagnostics=dataclasses.replace(result.diagnostics, checks=checks),
         classes=fitted,
         conditional=None if result.conditional is None else in_units(result.conditional, power),
     )  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Rows:
+    """Influential rows in the user's units, once they are read."""
+
+    own: Later[tuple[InfluentialRow, ...]]
+    power: int
+    outcome: str
+
+    def __call__(self) -> tuple[InfluentialRow, ...]:
+        return tuple(map(self.row, self.own.read()))
+
+    def row(self, own: InfluentialRow) -> InfluentialRow:
+        value = f"{_times(float(own.values[self.outcome]), self.power):.6g}"
+        values = dict(own.values) | {self.outcome: value}
+        return own._replace(values=values, change=float(_times(own.change, self.power)))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Bounds:
+    """Bounds in the user's units, once they are read."""
+
+    own: Later[Sensitivity | None]
+    power: int
+
+    def __call__(self) -> Sensitivity | None:
+        found = self.own.read()
+        return None if found is None else _part(found, self.power, *_WITH_UNITS)
+
+
+def _times(numbers: ArrayLike, power: int) -> np.ndarray:
+    found: np.ndarray = np.ldexp(np.asarray(numbers, float), power)
+    return found
+
+
+def _part(own: Record, power: int, *names: str) -> Record:
+    """Return a record whose fields of these names are multiplied."""
+    return dataclasses.replace(own, **{name: _times(getattr(own, name), power) for name in names})

@@ -14,8 +14,10 @@ from jaxmix.data.categories import check_stored
 from jaxmix.data.columns import label, listed
 from jaxmix.data.reading import levels_of
 from jaxmix.data.roles import CausalData
+from jaxmix.inference.sensitivity import Sensitivity
 from jaxmix.inference.specification import SpecificationTest
 from jaxmix.model.law import Mixture
+from jaxmix.results.later import Later
 from jaxmix.status import InputError
 from jaxmix.tables.cells import cells_of, names_of
 from jaxmix.tables.texts import USUAL
@@ -54,6 +56,52 @@ class InfluentialRow(NamedTuple):
     change: float
 
 
+class FurtherTests(NamedTuple):
+    """Tests of the classes beside that of the specification; see `Diagnostics`."""
+
+    tests: Mapping[str, SpecificationTest] = {}
+    complex_spectra: float | None = None
+    gap: float | None = None
+    condition: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Checks:
+    """What further checks say of an estimate, each part computed when it is first read.
+
+    Attributes
+    ----------
+    tests
+        Tests of the classes.
+    rows
+        The rows that move the estimate most.
+    bounds
+        Bounds where level 3's assumption fails, or None.
+    untested
+        Why there are no bounds; empty where there are.
+    asked
+        Whether they were asked for (`checks` of `jaxmix.fit`); where not, nothing is computed.
+    """
+
+    tests: Later[FurtherTests]
+    rows: Later[tuple[InfluentialRow, ...]]
+    bounds: Later[Sensitivity | None] = dataclasses.field(compare=False)
+    untested: str = ""
+    asked: bool = True
+
+    @classmethod
+    def left_out(cls, *, gap: float | None = None, condition: float | None = None) -> Checks:
+        """Return those of a fit without checks, with what a closed form says of its spectrum."""
+        tests = FurtherTests(gap=gap, condition=condition)
+        why = "the further checks were left out (checks, --no-checks)"
+        return cls(Later.known(tests), Later.known(()), Later.known(None), why, asked=False)
+
+    def read(self) -> None:
+        """Compute what was not read yet."""
+        for part in (self.tests, self.rows, self.bounds):
+            part.read()
+
+
 class Resamples(NamedTuple):
     """How intervals were made, and what became of the resamples; see `Diagnostics`."""
 
@@ -65,9 +113,19 @@ class Resamples(NamedTuple):
     ambiguous: int = 0
 
 
-@dataclasses.dataclass(frozen=True)
+_SHOWN = (
+    "arm_sizes", "num_features", "rank", "singular_values", "proxy_strength", "specification",
+    "gap", "condition", "repairs", "starts", "interval", "num_resamples", "resampling", "failed",
+    "out_of_range", "ambiguous", "tests", "complex_spectra", "influential",
+)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
 class Diagnostics:
     """What there is to know about how far an estimate can be trusted.
+
+    What `checks` holds is computed when it is first read: `tests`, `complex_spectra`, `gap` and
+    `condition` at once, and `influential`.
 
     Attributes
     ----------
@@ -120,8 +178,6 @@ class Diagnostics:
     singular_values: Mapping[str, tuple[float, ...]]
     proxy_strength: Mapping[str, float]
     specification: SpecificationTest
-    gap: float | None = None
-    condition: float | None = None
     repairs: Mapping[str, float] = dataclasses.field(default_factory=dict)
     starts: Mapping[str, float] = dataclasses.field(default_factory=dict)
     interval: str = "normal"
@@ -130,14 +186,59 @@ class Diagnostics:
     failed: Mapping[str, int] = dataclasses.field(default_factory=dict)
     out_of_range: int = 0
     ambiguous: int = 0
-    tests: Mapping[str, SpecificationTest] = dataclasses.field(default_factory=dict)
-    complex_spectra: float | None = None
-    influential: tuple[InfluentialRow, ...] = ()
+    checks: Checks = dataclasses.field(default_factory=Checks.left_out)
+
+    def __setstate__(self, state: Mapping[str, object]) -> None:
+        self.__dict__.update(state if "checks" in state else _with_checks(state))
 
     @property
     def num_failed(self) -> int:
         """Resamples without an estimate."""
         return sum(self.failed.values())
+
+    @property
+    def tests(self) -> Mapping[str, SpecificationTest]:
+        """Further tests by name."""
+        return self.checks.tests.read().tests
+
+    @property
+    def complex_spectra(self) -> float | None:
+        """Share of resamples whose spectra are complex."""
+        return self.checks.tests.read().complex_spectra
+
+    @property
+    def gap(self) -> float | None:
+        """The smallest distance of eigenvalues."""
+        return self.checks.tests.read().gap
+
+    @property
+    def condition(self) -> float | None:
+        """The condition of the class profiles."""
+        return self.checks.tests.read().condition
+
+    @property
+    def influential(self) -> tuple[InfluentialRow, ...]:
+        """The rows that move the estimate most."""
+        return self.checks.rows.read()
+
+    def to_dict(self) -> dict[str, object]:
+        """Return everything by name, what is computed later too."""
+        record: dict[str, object] = {name: getattr(self, name) for name in _SHOWN}
+        record["specification"] = dataclasses.asdict(self.specification)
+        record["tests"] = {name: dataclasses.asdict(test) for name, test in self.tests.items()}
+        return record
+
+    def __repr__(self) -> str:
+        parts = self.to_dict() | {"specification": self.specification, "tests": self.tests}
+        return f"Diagnostics({', '.join(f'{name}={part!r}' for name, part in parts.items())})"
+
+
+def _with_checks(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of diagnostics that the release before pickled, as they are now."""
+    own = dict(state)
+    tests = FurtherTests(*(own.pop(name) for name in FurtherTests._fields))
+    rows = Later.known(own.pop("influential"))
+    return own | {"checks": Checks(Later.known(tests), rows, Later.known(None))}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
 import json
-import math
 import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import jax
 import numpy as np
 
 from jaxmix import arguments
@@ -18,12 +15,20 @@ from jaxmix.hierarchy import Verdict
 from jaxmix.inference.bands import LawBands
 from jaxmix.inference.selection import Selection
 from jaxmix.inference.sensitivity import Sensitivity
+from jaxmix.inference.specification import SpecificationTest
 from jaxmix.model.law import EffectLaw
 from jaxmix.report import plots
 from jaxmix.report.files import write_whole
-from jaxmix.report.tables import Table, text_keys
-from jaxmix.results import summary
-from jaxmix.results.estimates import Classes, Diagnostics, Estimate, PerClass
+from jaxmix.report.tables import Table
+from jaxmix.results import records, summary
+from jaxmix.results.estimates import (
+    Classes,
+    Diagnostics,
+    Estimate,
+    InfluentialRow,
+    PerClass,
+)
+from jaxmix.results.later import Later
 from jaxmix.status import EstimateError, InputError, Status
 
 if TYPE_CHECKING:
@@ -33,6 +38,10 @@ if TYPE_CHECKING:
 @dataclasses.dataclass(frozen=True, eq=False)
 class Result:
     """An effect under hidden confounding, its uncertainty, and what speaks against it.
+
+    The tests of the classes, the bounds and the influential rows are computed when they are first
+    read (`tests`, `sensitivity`, `influential`, and whatever shows them), once; until then the
+    result keeps the table that it is of. `complete` reads them all.
 
     Attributes
     ----------
@@ -52,9 +61,6 @@ class Result:
     bands
         Intervals of the law's distribution function (`jaxmix.inference.bands.LawBands`), and
         which classes are resolved; None without intervals.
-    sensitivity
-        Bounds where level 3's assumption fails (`jaxmix.sensitivity.Sensitivity`), or None;
-        `untested` then says why.
     selection
         How the number of classes was chosen, where it was.
     verdict
@@ -88,15 +94,13 @@ class Result:
     naive: Estimate
     ate: Estimate
     potential_means: Mapping[str, Estimate]
-    law: EffectLaw | None
-    law_se: PerClass | None
-    law_interval: PerClass | None
-    share_harmed: Estimate | None
     diagnostics: Diagnostics
+    law: EffectLaw | None = None
+    law_se: PerClass | None = None
+    law_interval: PerClass | None = None
+    share_harmed: Estimate | None = None
     spread: Estimate | None = None
     bands: LawBands | None = None
-    sensitivity: Sensitivity | None = None
-    untested: str = ""
     selection: Selection | None = None
     verdict: Verdict | None = None
     conditional: Result | None = None
@@ -107,6 +111,50 @@ class Result:
         """What the headline number is: ATE, ATT, or the pooled form's coefficient."""
         pooled = self.level == 4 and self.bridge == "pooled"
         return "coefficient of treatment" if pooled else self.estimand
+
+    @property
+    def tests(self) -> Mapping[str, SpecificationTest]:
+        """Further tests of the classes by name; none where there is no law. See `Diagnostics`."""
+        owner = self._owner_of_law()
+        return {} if owner is None else owner.diagnostics.tests
+
+    @property
+    def sensitivity(self) -> Sensitivity | None:
+        """Bounds where level 3's assumption fails, or None; `untested` then says why."""
+        owner = self._owner_of_law()
+        return None if owner is None else owner.diagnostics.checks.bounds.read()
+
+    @property
+    def untested(self) -> str:
+        """Why there are no bounds; empty where there are."""
+        owner = self._owner_of_law()
+        if owner is None:
+            return "no law of level 2 or 3 stands in the result"
+        return owner.diagnostics.checks.untested
+
+    @property
+    def influential(self) -> tuple[InfluentialRow, ...]:
+        """The rows that move the estimate most, largest first."""
+        return self.diagnostics.influential
+
+    def __setstate__(self, state: Mapping[str, object]) -> None:
+        self.__dict__.update(_with_bounds_later(state) if "sensitivity" in state else state)
+
+    def _owner_of_law(self) -> Result | None:
+        """Return the result whose classes the law is of: this one, or the conditional one."""
+        if self.level < 4:
+            return self
+        return None if self.law is None else self.conditional
+
+    def complete(self) -> Result:
+        """Compute what is computed when it is first read, and return the result.
+
+        It keeps no table then: to store or send it, or before many are kept.
+        """
+        self.diagnostics.checks.read()
+        if self.conditional is not None:
+            self.conditional.complete()
+        return self
 
     def cdf(self, value: float) -> Estimate:
         """Return the share of people in classes whose average effect is at most `value`."""
@@ -156,53 +204,7 @@ class Result:
     def to_dict(self, command: str | None = None) -> dict[str, Any]:
         """Return everything as plain numbers, text and None."""
         arguments.text("command", command)
-        record: dict[str, Any] = {
-            "schema": 1,
-            "jaxmix": importlib.metadata.version("jaxmix"),
-            "jax": jax.__version__,
-            "seed": self.seed,
-            "command": command,
-            "n": self.num_rows,
-            "dropped": self.num_dropped,
-            "treatment": str(self.treatment),
-            "control": self.control,
-            "outcome": str(self.outcome),
-            "level": self.level,
-            "method": self.method,
-            "estimand": self.estimand,
-            "num_classes": self.num_classes,
-            "status": self.status.name,
-            "warnings": list(self.warnings),
-            "naive": _estimate_dict(self.naive),
-            "ate": _estimate_dict(self.ate),
-            "potential_means": {a: _estimate_dict(e) for a, e in self.potential_means.items()},
-            "law": self._law_dict(),
-            "share_harmed": None
-            if self.share_harmed is None
-            else _estimate_dict(self.share_harmed),
-            "spread": None if self.spread is None else _estimate_dict(self.spread),
-            "selection": self.selection and self.selection.to_dict(),
-            "verdict": self.verdict and self.verdict.to_dict(),
-            "sensitivity": self.sensitivity and self.sensitivity.to_dict(),
-            "unresolved_classes": None
-            if self.bands is None
-            else [[u + 1 for u in group] for group in self.bands.groups if len(group) > 1],
-            "diagnostics": dataclasses.asdict(self.diagnostics)
-            | {"bridge": self.bridge, "missing": dict(self.missing), "confidence": self.confidence},
-        }
-        if self.conditional is not None:
-            record["diagnostics"]["level_3"] = self.conditional.to_dict()
-        plain: dict[str, Any] = _plain(record)
-        return plain
-
-    def _law_dict(self) -> dict[str, Any] | None:
-        if self.law is None:
-            return None
-        record: dict[str, Any] = {"effects": self.law.effects, "shares": self.law.shares}
-        for name in ("effects", "shares"):
-            record[f"{name}_se"] = self.law_se and getattr(self.law_se, name)
-            record[f"{name}_interval"] = self.law_interval and getattr(self.law_interval, name)
-        return record
+        return records.record(self, command)
 
     def posterior(self, data: Any) -> np.ndarray:
         """Return the probability of each class for each row, ``(n, k)``, by Bayes' rule.
@@ -322,18 +324,14 @@ class Result:
         return plots.effects(rows, unit=str(self.outcome), title=title, law=law, note=note)
 
 
-def _estimate_dict(estimate: Estimate) -> dict[str, Any]:
-    return {"value": estimate.value, "se": estimate.se, "interval": estimate.interval}
-
-
-def _plain(value: Any) -> Any:
-    """Return nested values as what JSON knows; what is not a finite number is null."""
-    if isinstance(value, Mapping):
-        return dict(zip(text_keys(value), map(_plain, value.values()), strict=True))
-    if isinstance(value, np.ndarray | jax.Array):
-        return _plain(np.asarray(value).tolist())
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, float | np.floating):
-        return float(value) if math.isfinite(value) else None
-    return value.item() if isinstance(value, np.generic) else value
+def _with_bounds_later(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a result that the release before pickled, as they are now."""
+    own = dict(state)
+    bounds, untested, diagnostics = own.pop("sensitivity"), own.pop("untested"), own["diagnostics"]
+    checks = dataclasses.replace(
+        diagnostics.checks,
+        bounds=Later.known(bounds),
+        untested=untested,
+        asked=bounds is not None or bool(untested) or bool(diagnostics.influential),
+    )
+    return own | {"diagnostics": dataclasses.replace(diagnostics, checks=checks)}

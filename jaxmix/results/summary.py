@@ -143,7 +143,7 @@ def _sensitivity_tables(result: Result) -> list[Table]:
     """Return the bounds where level 3's assumption fails, or the reason why there are none."""
     if result.sensitivity is not None:
         return [result.sensitivity.table(kind) for kind in ("bounds", "intervals")]
-    if not result.untested:
+    if not result.diagnostics.checks.asked:
         return []
     return [Table("Sensitivity", notes=[f"Does not apply: {result.untested}."])]
 
