@@ -29,6 +29,7 @@ from jaxmix.model.rows import (
     settle_down,
 )
 from jaxmix.model.settling import SETTLED
+from jaxmix.solvers.compiling import compiled
 from jaxmix.solvers.implicit import at_root
 from jaxmix.solvers.minimise import damped, minimise
 from jaxmix.status import Solution, Status, settle, where, worst
@@ -124,13 +125,15 @@ def _search(
     def search(carry: Any) -> Array:
         tried, (_, losses, _, _) = carry
         agree = jnp.sum(losses <= losses.min() + AGREE)
-        return (tried == 0) | ((tried < num_starts) & (agree < _ENOUGH))
+        found: Array = (tried == 0) | ((tried < num_starts) & (agree < _ENOUGH))
+        return found
 
     def unfinished(carry: Any) -> Array:
         _, (_, losses, done, steps) = carry
         best = _best(losses, done, tolerance)
         going = ~done[best] & jnp.isfinite(losses[best]) & (steps[best] < max_steps)
-        return search(carry) | going
+        found: Array = search(carry) | going
+        return found
 
     def body(carry: Any) -> Any:
         tried, (thetas, losses, done, steps) = carry
@@ -177,11 +180,8 @@ def _stationarity(layout: Layout) -> Any:
     return residual
 
 
-@functools.partial(
-    jax.jit,
-    static_argnames=(
-        "num_levels", "k", "num_arms", "by_treatment", "num_starts", "max_steps", "tolerance",
-    ),
+@compiled(
+    "num_levels", "k", "num_arms", "by_treatment", "num_starts", "max_steps", "tolerance",
 )  # fmt: skip
 def solve(
     codes: Int[Array, "m v"],
@@ -196,7 +196,7 @@ def solve(
     num_starts: int = 32,
     max_steps: int = 500,
     tolerance: float = 1e-4,
-) -> Solution:
+) -> Solution[LatentClasses]:
     """Fit latent classes by maximum likelihood.
 
     Random starts, EM from each, then damped second-order steps in the probabilities themselves

@@ -154,7 +154,8 @@ def random_start(key: Array, cells: Cells, k: int) -> Factors:
 
 
 def _expect(cells: Cells, factors: Factors, num_steps: int) -> Factors:
-    return jax.lax.fori_loop(0, num_steps, lambda _, f: em_step(cells, f), factors)
+    found: Factors = jax.lax.fori_loop(0, num_steps, lambda _, f: em_step(cells, f), factors)
+    return found
 
 
 def _climb(
@@ -191,7 +192,7 @@ def _softmax(logits: Factors) -> Factors:
     return Factors(softmax(logits.W, None), softmax(logits.B, 0), softmax(logits.C, 1))
 
 
-def maximise(cells: Cells, key_data: Array, first: Any, options: Options) -> Fit:
+def maximise(cells: Cells, key_data: Array, first: Factors | tuple[()], options: Options) -> Fit:
     """Fit one table; under ``vmap``, many, each with as many starts as it needs.
 
     Parameters
@@ -205,7 +206,8 @@ def maximise(cells: Cells, key_data: Array, first: Any, options: Options) -> Fit
     options
         See `Options`.
     """
-    return _compiled(options)(cells, key_data, first)
+    found: Fit = _compiled(options)(cells, key_data, first)
+    return found
 
 
 @functools.lru_cache(maxsize=256)
@@ -220,7 +222,10 @@ class _Carry(NamedTuple):
 
 
 def _maximise_batch(
-    options: Options, cells: Float[Array, "b a d_z d_x d_y"], key_data: Array, first: Any
+    options: Options,
+    cells: Float[Array, "b a d_z d_x d_y"],
+    key_data: Array,
+    first: Factors | tuple[()],
 ) -> Fit:
     warm, k = options.warm, options.num_classes
     possible = jnp.all(jnp.isfinite(cells), axis=(1, 2, 3, 4))
@@ -317,4 +322,6 @@ def _absurd(g2: Float[Array, " b"], shape: tuple[int, ...], k: int) -> Bool[Arra
     """Whether G^2 lies beyond its 99 % point (Wilson, Hilferty 1931), by its nominal df."""
     df = max(degrees_of_freedom(shape, k), 1)
     spread = 2 / (9 * df)
-    return (jnp.maximum(g2, 0.0) / df) ** (1 / 3) > 1 - spread + _ABSURD * spread**0.5
+    root = (jnp.maximum(g2, 0.0) / df) ** (1 / 3)
+    beyond: Bool[Array, " b"] = root > 1 - spread + _ABSURD * spread**0.5
+    return beyond
