@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxmix.estimators import factorization, likelihood, optimum
 from jaxmix.model.table import Cells, Factors, deviance, log_likelihood, model
 from jaxmix.sample.moments import Moments
+from jaxmix.solvers.compiling import compiled
 from jaxmix.solvers.sampling import multinomial
 from jaxmix.status import Status
 
@@ -47,7 +48,7 @@ class TableFit(NamedTuple):
     g2: Float[Array, ""]
     df: Int[Array, ""]
     done: Bool[Array, ""]
-    factors: Factors
+    factors: Factors | None
 
 
 class MomentFit(NamedTuple):
@@ -67,7 +68,7 @@ class Ratio(NamedTuple):
     p_value: Float[Array, ""]
 
 
-@functools.partial(jax.jit, static_argnames=("k", "level", "num_starts"))
+@compiled("k", "level", "num_starts")
 def of_table(cells: Cells, k: int, *, key: Array, level: int = 3, num_starts: int = 33) -> TableFit:
     """Fit k classes to a table of counts of ``(T, Z, X, Y)`` and return their criteria.
 
@@ -123,7 +124,7 @@ def of_table(cells: Cells, k: int, *, key: Array, level: int = 3, num_starts: in
     )
 
 
-@functools.partial(jax.jit, static_argnames=("max_classes", "level", "num_starts"))
+@compiled("max_classes", "level", "num_starts")
 def of_tables(
     cells: Cells, max_classes: int, *, key: Array, level: int = 3, num_starts: int = 33
 ) -> TableFit:
@@ -139,13 +140,14 @@ def of_tables(
     (2,)
     """
     fits = [
-        of_table(cells, k, key=key, level=level, num_starts=num_starts)._replace(factors=())
+        of_table(cells, k, key=key, level=level, num_starts=num_starts)._replace(factors=None)
         for k in range(1, max_classes + 1)
     ]
-    return jax.tree.map(lambda *parts: jnp.stack(parts), *fits)
+    found: TableFit = jax.tree.map(lambda *parts: jnp.stack(parts), *fits)
+    return found
 
 
-@functools.partial(jax.jit, static_argnames=("k", "level"))
+@compiled("k", "level")
 def of_moments(moments: Moments, k: int, *, key: Array, level: int = 3) -> MomentFit:
     """Fit k classes to moments of any features and return J and Andrews' criterion.
 
@@ -171,7 +173,7 @@ def of_moments(moments: Moments, k: int, *, key: Array, level: int = 3) -> Momen
     return MomentFit(j, df, j - df * jnp.log(moments.num_rows), ended)
 
 
-@functools.partial(jax.jit, static_argnames=("k", "level", "num_resamples", "num_starts"))
+@compiled("k", "level", "num_resamples", "num_starts")
 def likelihood_ratio(
     cells: Cells,
     k: int,

@@ -20,6 +20,7 @@ from jaxmix.inference.strength import (
     relabel,
     search,
 )
+from jaxmix.solvers.compiling import compiled
 from jaxmix.status import Status
 
 _SPREAD = 0.6  # of the logarithms of disturbed probabilities; all starts but one have thrice that
@@ -131,7 +132,8 @@ def _run(
         room=jnp.asarray(room),
     )
     found = search(every, searches, problem.cells, problem.values, problem.edge, width=len(starts))
-    return jax.tree.map(np.asarray, found)
+    result: Found = jax.tree.map(np.asarray, found)
+    return result
 
 
 def _side_by_side(*parts: Array) -> np.ndarray:
@@ -215,7 +217,7 @@ def _disturbed(key: Array, mixtures: Parts, count: int) -> list[Parts]:
     ]
 
 
-@jax.jit
+@compiled()
 def _disturb(key: Array, mixtures: Parts, spread: float) -> Parts:
     sizes = [part.size for part in mixtures]
     draws = jnp.exp(spread * jax.random.normal(key, (sum(sizes),), mixtures.W.dtype))

@@ -6,9 +6,8 @@ bounds nothing is left to test, none is.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -16,16 +15,18 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxmix.estimators import factorization, least_squares, likelihood, optimum
+from jaxmix.estimators.base import Start
 from jaxmix.estimators.least_squares import Coordinates, Layout, Target
 from jaxmix.model import table
 from jaxmix.model.table import Cells, Factors
 from jaxmix.sample.moments import Moments
+from jaxmix.solvers.compiling import compiled
 from jaxmix.status import Status
 
 _TOLERANCE = 1e-4  # predicted gain at which fits stop, in log-likelihood units
 _MAX_STEPS = 500
 
-free_rank = jax.jit(least_squares.free_rank, static_argnames=("layout", "floor"))
+free_rank = compiled("layout", "floor")(least_squares.free_rank)
 
 
 class TableFit(NamedTuple):
@@ -49,7 +50,7 @@ class TableFit(NamedTuple):
     found: Bool[Array, ""]
 
 
-def table_fit_at(moments: Moments, start: Any, level: int) -> TableFit:
+def table_fit_at(moments: Moments, start: Start, level: int) -> TableFit:
     """Return a fit that was made already, by its ``sol.stats["start"]``."""
     cells, factors = optimum.cells_of(moments, level), Factors(*start)
     g2 = 2 * table.deviance(cells, factors)
@@ -62,11 +63,11 @@ def table_fit(
     key: Array,
     level: int,
     num_starts: int | None,
-    fitted: Mapping[str, Any] | None = None,
+    fitted: Mapping[str, object] | None = None,
 ) -> TableFit:
     """Fit a table; with the stats of a solution on the same moments, take that fit instead."""
     if fitted is not None:
-        return table_fit_at(moments, fitted["start"], level)
+        return table_fit_at(moments, cast(Start, fitted["start"]), level)
     last = min(1, moments.tensor.shape[0] - 1)
     sol = factorization.solve(
         moments, k, key=key, level=level, num_starts=num_starts, arm=last,
@@ -90,7 +91,7 @@ def left_of_table(null: TableFit, dimension: Callable[[Factors], Array]) -> Int[
     return jnp.where(dimension(inside) > 0, dimension(null.factors), 0)
 
 
-@jax.jit
+@compiled()
 def table_ranks(factors: Factors) -> tuple[Int[Array, ""], Int[Array, ""]]:
     """Return how many cells are possible, and the rank of the model's derivative there.
 
@@ -155,7 +156,7 @@ def moments_fit(
     key: Array,
     level: int,
     num_starts: int | None,
-    fitted: Mapping[str, Any] | None = None,
+    fitted: Mapping[str, object] | None = None,
 ) -> MomentsFit:
     """Fit moments; with the stats of a solution on the same moments, take that fit instead."""
     layout = Layout.of(
@@ -174,13 +175,13 @@ def moments_fit(
             tolerance=_TOLERANCE, max_steps=_MAX_STEPS,
         )  # fmt: skip
         fitted, done = sol.stats, _converged(sol.status)
-    flat = fitted["start"]
-    target = least_squares.target(moments, False)._replace(root=fitted["weight"])
+    flat = cast(Array, fitted["start"])
+    target = least_squares.target(moments, False)._replace(root=cast(Array, fitted["weight"]))
     j = 2 * least_squares.loss(flat, target, layout)
     return MomentsFit(flat, target, layout, j, done & jnp.isfinite(j))
 
 
-@functools.partial(jax.jit, static_argnames="layout")
+@compiled("layout")
 def climb(
     moments: Moments, target: Target, key: Array, start: Array, layout: Layout
 ) -> tuple[Array, Array]:

@@ -10,14 +10,13 @@ set and run under ``vmap``.
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from jaxmix.estimators.base import Start
 from jaxmix.inference.level_fits import (
     TableFit,
     climb,
@@ -35,6 +34,7 @@ from jaxmix.inference.verdict import Statistic, chi_square
 from jaxmix.model.table import Cells, Factors
 from jaxmix.sample import moments as moments_
 from jaxmix.sample.moments import Moments
+from jaxmix.solvers.compiling import compiled
 
 
 def fit_statistic(
@@ -93,8 +93,8 @@ def fit_statistic(
     return chi_square(fitted.j, left, fitted.found)
 
 
-@functools.partial(jax.jit, static_argnames="level")
-def left_to_test(moments: Moments, start: Any, *, level: int = 3) -> Int[Array, ""]:
+@compiled("level")
+def left_to_test(moments: Moments, start: Start, *, level: int = 3) -> Int[Array, ""]:
     """Return the degrees of freedom of G^2 at a fit that is there already.
 
     Parameters
@@ -169,7 +169,7 @@ def arms_statistic(
     key: Array,
     loss: str | None = None,
     num_starts: int | None = None,
-    fitted: Mapping[str, Any] | None = None,
+    fitted: Mapping[str, object] | None = None,
 ) -> Statistic:
     """Test whether the arms have the same classes by x: one ``B = E[phi_x | U]``, or one each.
 
@@ -227,7 +227,7 @@ def _gain(narrow: Float[Array, ""], wide: Float[Array, ""]) -> Float[Array, ""]:
     return jnp.maximum(narrow - wide, 0.0)
 
 
-@functools.partial(jax.jit, static_argnames="k")
+@compiled("k")
 def _nested_of_table(null: TableFit, wide: TableFit, k: int) -> Statistic:
     a, _, _, d_y = wide.cells.shape
 
@@ -245,7 +245,7 @@ def _nested_of_table(null: TableFit, wide: TableFit, k: int) -> Statistic:
     return chi_square(gain, left_of_table(null, dimension), null.found & wide.found)
 
 
-@functools.partial(jax.jit, static_argnames="k")
+@compiled("k")
 def _arms_of_table(null: TableFit, k: int, key: Array) -> Statistic:
     a = len(null.cells)
 

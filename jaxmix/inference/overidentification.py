@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
@@ -16,12 +15,13 @@ from jaxmix.model.table import Cells
 from jaxmix.sample import moments as moments_
 from jaxmix.sample.features import Views
 from jaxmix.sample.moments import Moments, from_rows
+from jaxmix.solvers.compiling import compiled
 from jaxmix.solvers.linalg import cutoff, power_of_two
 
 _NULL = "one linear bridge alpha_t . phi_x per arm leaves an outcome residual unrelated to every z"
 
 
-@functools.partial(jax.jit, static_argnames="estimand")
+@compiled("estimand")
 def bridge_statistic(moments_or_cells: Moments | Cells, *, estimand: str = "ATE") -> Statistic:
     """Return Hansen's J of the bridge from moments alone; see `overidentification`.
 
@@ -153,7 +153,7 @@ def _with_treatment_shared(views: Views) -> Views:
     )
 
 
-@functools.partial(jax.jit, static_argnames="num_arms")
+@compiled("num_arms")
 def _of_rows(views: Views, num_arms: int) -> tuple[Float[Array, ""], Int[Array, ""]]:
     # J knows no units: an outcome of order one, so that its squares are numbers.
     views = dataclasses.replace(views, value_y=views.value_y / _size(views.value_y))

@@ -20,11 +20,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxmix.estimators.base import Start
 from jaxmix.estimators.optimum import cells_of, mixture_of
 from jaxmix.inference.numbers import Model, limits_of, numbers_of, variances_of
 from jaxmix.model import table
 from jaxmix.model.table import Cells, Factors, Pull
 from jaxmix.sample.moments import Moments
+from jaxmix.solvers.compiling import compiled
 from jaxmix.solvers.lanes import batched, by_chunks
 from jaxmix.solvers.minimise import damped, minimise
 
@@ -99,11 +101,11 @@ class _Search(NamedTuple):
     done: Bool[Array, ""]
 
 
-@functools.partial(jax.jit, static_argnames=("k", "level", "estimand", "confidence"))
+@compiled("k", "level", "estimand", "confidence")
 def intervals(
     moments: Moments,
     k: int,
-    start: Any,
+    start: Start,
     *,
     level: int = 3,
     estimand: str = "ATE",
@@ -168,7 +170,8 @@ def intervals(
             cells, factors, moments.value_y, order, index, sign, variances[index], limits[index],
             roots[index],
         )  # fmt: skip
-        return _compiled(model)(task)
+        found: tuple[Array, Array, Array] = _compiled(model)(task)
+        return found
 
     both = jnp.array([-1.0, 1.0], cells.dtype)
     ends, settled, excess = jax.vmap(

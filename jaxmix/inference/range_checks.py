@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,6 +15,7 @@ from jaxmix.model.table import Cells
 from jaxmix.sample import moments as moments_
 from jaxmix.sample.features import Views
 from jaxmix.sample.moments import Moments, from_rows
+from jaxmix.solvers.compiling import compiled
 from jaxmix.solvers.linalg import pinv
 from jaxmix.status import Status
 
@@ -35,7 +34,7 @@ _ONE_CLASS = (
 _NO_SPECTRUM = (Status.COMPLEX_SPECTRUM, Status.RANK_DEFICIENT, Status.NONFINITE)
 
 
-@functools.partial(jax.jit, static_argnames=("k", "method"))
+@compiled("k", "method")
 def range_statistic(
     moments_or_cells: Moments | Cells, k: int, *, method: str = "spectral"
 ) -> Statistic:
@@ -98,7 +97,7 @@ def range_test(views_or_moments: Views | Moments, k: int, *, method: str) -> Spe
     return SpecificationTest(True, NULL, statistic, None, p_value, symbol="z", num_checks=checks)
 
 
-@functools.partial(jax.jit, static_argnames=("k", "method"))
+@compiled("k", "method")
 def _of_rows(views: Views, k: int, method: str) -> Statistic:
     values, found = _numbers(from_rows(views), k, method)
     errors = standard_errors(lambda m: _numbers(m, k, method)[0], views)
@@ -114,8 +113,8 @@ def _numbers(moments: Moments, k: int, method: str) -> tuple[Float[Array, " 2k"]
         shares = pinv(mixture.x_profiles, k).matrix @ target_x(moments, "ATE", 1)
         effects = mixture.effects()
     elif method == "synthetic":
-        solution = synthetic.solve(moments, k, quadrature="pencil")
-        shares, effects = solution.value[0].shares, solution.value[0].effects
+        law = synthetic.solve(moments, k, quadrature="pencil").value[0]
+        shares, effects = law.shares, law.effects
     else:
         raise ValueError(f"method is {method!r}: use one of {', '.join(METHODS)}")
     values = jnp.concatenate([shares, effects])

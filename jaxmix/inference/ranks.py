@@ -8,7 +8,6 @@ matrix once the constant (and covariates) are partialled out; this rest is what 
 from __future__ import annotations
 
 import dataclasses
-import functools
 from typing import NamedTuple
 
 import jax
@@ -18,6 +17,7 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxmix.estimators.least_squares import CUTOFF
 from jaxmix.sample.features import Views
 from jaxmix.sample.moments import from_rows
+from jaxmix.solvers.compiling import compiled
 from jaxmix.solvers.linalg import cutoff, inverse, schur_complement
 
 _CHUNK_NUMBERS = 1 << 21  # numbers held at once per chunk of rows
@@ -56,7 +56,7 @@ def rank_of(tests: RankTests, size: float | Array = 0.05) -> Int[Array, ""]:
     return 1 + jnp.sum(jnp.cumprod(tests.p_value < size, axis=-1), axis=-1)
 
 
-@functools.partial(jax.jit, static_argnames="num_tests")
+@compiled("num_tests")
 def of_table(zx: Float[Array, "a d_z d_x"], *, num_tests: int | None = None) -> RankTests:
     """Test the rank of tables of counts of (Z, X), one table for each arm.
 
@@ -170,7 +170,7 @@ def _with_constant(views: Views) -> Views:
     )
 
 
-@functools.partial(jax.jit, static_argnames="num")
+@compiled("num")
 def _of_rows(views: Views, num: int) -> RankTests:
     s, t = views.num_shared, views.t
     moments = from_rows(views)
@@ -248,7 +248,10 @@ def _inverse_root(gram: Float[Array, "d d"]) -> Float[Array, "d d"]:
     """Return the symmetric root of the pseudo-inverse: features that do not vary stay out."""
     values, vectors = jnp.linalg.eigh(gram)
     kept = values > cutoff(gram) * values[-1]
-    return (vectors * jnp.where(kept, jnp.where(kept, values, 1.0) ** -0.5, 0.0)) @ vectors.T
+    found: Float[Array, "d d"] = (
+        vectors * jnp.where(kept, jnp.where(kept, values, 1.0) ** -0.5, 0.0)
+    ) @ vectors.T
+    return found
 
 
 def _diagonal(values: Float[Array, " m"], shape: tuple[int, int]) -> Float[Array, "p q"]:

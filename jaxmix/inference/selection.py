@@ -5,12 +5,13 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.stats import chi2
+from numpy.typing import ArrayLike
 
 from jaxmix import arguments
 from jaxmix.data.roles import CausalData
@@ -30,7 +31,7 @@ _RISES = 2  # rises of the criterion in a row after which more classes are not f
 
 
 def num_classes(
-    data: CausalData | Views | Any,
+    data: CausalData | Views | ArrayLike,
     *,
     level: int = 3,
     max_classes: int | None = None,
@@ -153,7 +154,7 @@ class Source(NamedTuple):
         return ranks.of_table(self.cells.sum(-1), num_tests=num_tests)
 
 
-def _source(data: Any) -> Source:
+def _source(data: object) -> Source:
     if isinstance(data, CausalData):
         table, data = data, encode(data, reduce=True)
         refuse_copies(table, data)
@@ -178,7 +179,7 @@ def _too_much(views: Views) -> str:
     return ""
 
 
-def _checked(counts: Any) -> np.ndarray:
+def _checked(counts: object) -> np.ndarray:
     """Return a table of counts as floating-point numbers, or say what is wrong with it."""
     what = "give a CausalData, its views, or counts by treatment, z, x and outcome"
     cells = arguments.array("data", counts, what)
@@ -194,7 +195,7 @@ def _checked(counts: Any) -> np.ndarray:
 
 
 def _check_options(
-    level: Any, max_classes: Any, seed: Any, num_resamples: Any, size: Any
+    level: object, max_classes: object, seed: object, num_resamples: object, size: object
 ) -> tuple[int, int | None, int, int, float]:
     level = arguments.choice("level", level, (2, 3, 4), "use 2, 3 or 4")
     if max_classes is not None:

@@ -7,7 +7,7 @@ counts; `statistics` is the same on arrays, for many data sets under ``vmap``.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -175,7 +175,7 @@ def arms_test(
     *,
     loss: str | None = None,
     seed: int = 0,
-    fitted: Mapping[str, Any] | None = None,
+    fitted: Mapping[str, object] | None = None,
 ) -> SpecificationTest:
     """Test whether the classes look the same through x in every arm, as level 3 says.
 
@@ -256,7 +256,7 @@ def statistics(
     key: Array,
     test: str = "level",
     level: int = 3,
-    **options: Any,
+    **options: str | int | None,
 ) -> Statistic:
     """Return a test as arrays; pure, so that ``vmap`` tests thousands of data sets at once.
 
@@ -285,17 +285,18 @@ def statistics(
     >>> bool(abs((test(keys).p_value < 0.05).mean() - 0.05) < 0.03)
     True
     """
+    own: dict[str, Any] = dict(options)  # each test refuses those of others
     if test == "range":
-        return range_statistic(moments_or_cells, k, **options)
+        return range_statistic(moments_or_cells, k, **own)
     if test == "nested":
-        return nested_statistic(moments_or_cells, k, key=key, **options)
+        return nested_statistic(moments_or_cells, k, key=key, **own)
     if test == "arms":
-        return arms_statistic(moments_or_cells, k, key=key, **options)
+        return arms_statistic(moments_or_cells, k, key=key, **own)
     if test != "level":
         raise ValueError(f"test is {test!r}: use one of {', '.join(TESTS)}")
     if level == 4:
-        return bridge_statistic(moments_or_cells, **options)
-    return fit_statistic(moments_or_cells, k, key=key, level=level, **options)
+        return bridge_statistic(moments_or_cells, **own)
+    return fit_statistic(moments_or_cells, k, key=key, level=level, **own)
 
 
 def contrast_test(contrast: float, se: float, span: float) -> SpecificationTest:
@@ -380,7 +381,7 @@ def fit_test(
 
 
 def _compare(
-    statistic: Any,
+    statistic: Callable[..., Statistic],
     null: str,
     none_left: str,
     data: Data,

@@ -16,7 +16,6 @@ squares on spheres: one that has to be 0 gets there in a few steps.
 
 from __future__ import annotations
 
-import functools
 from typing import NamedTuple
 
 import jax
@@ -25,6 +24,7 @@ import optax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxmix.solvers.compiling import compiled
 from jaxmix.solvers.minimise import damped, minimise
 from jaxmix.status import Status
 
@@ -179,7 +179,7 @@ def normalise(parts: Parts) -> Parts:
                  parts.C / parts.C.sum(2, keepdims=True))  # fmt: skip
 
 
-@jax.jit
+@compiled()
 def relabel(
     parts: Parts, values: Float[Array, "n m"], reference: Parts
 ) -> tuple[Parts, Float[Array, "n m"]]:
@@ -211,7 +211,7 @@ def relabel(
     return jax.vmap(matched)(parts, values)
 
 
-@functools.partial(jax.jit, static_argnames=("edge", "width"))
+@compiled("edge", "width")
 def search(
     starts: Parts,
     searches: Search,
@@ -240,7 +240,7 @@ def search(
     def one(lane: tuple[Parts, Search]) -> Found:
         return _search(*lane, cells, values, edge)
 
-    return jax.lax.map(one, (starts, searches), batch_size=width)
+    return Found(*jax.lax.map(one, (starts, searches), batch_size=width))
 
 
 def _coordinates(parts: Parts, values: Array, strength: Array) -> _Coordinates:

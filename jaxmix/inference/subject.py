@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,8 @@ from jaxmix.sample.design import Design
 from jaxmix.sample.features import Views
 from jaxmix.sample.moments import Moments, from_counts, from_rows
 from jaxmix.status import InputError
+
+_Tree = TypeVar("_Tree")
 
 Data = CausalData | Views | Moments | Array | np.ndarray
 
@@ -142,7 +144,7 @@ def _sizes(source: Views | Moments) -> tuple[int, ...]:
     return (source.num_arms, source.z.shape[1], source.x.shape[1], source.y.shape[1])
 
 
-def _checked_counts(counts: Any) -> Array:
+def _checked_counts(counts: object) -> Array:
     counts = arguments.array(
         "data", counts, "give a table with roles, features, moments, or counts by (T, Z, X, Y)"
     )
@@ -156,11 +158,12 @@ def _checked_counts(counts: Any) -> Array:
     return jnp.asarray(counts)
 
 
-def _in_default_precision(tree: Any) -> Any:
+def _in_default_precision(tree: _Tree) -> _Tree:
     dtype = jnp.zeros(()).dtype
 
-    def cast(leaf: Any) -> Array:
+    def cast(leaf: Array) -> Array:
         leaf = jnp.asarray(leaf)
         return leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.inexact) else leaf
 
-    return jax.tree.map(cast, tree)
+    found: _Tree = jax.tree.map(cast, tree)
+    return found
