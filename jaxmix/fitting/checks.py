@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +19,7 @@ from jaxmix.inference.asymptotic import largest_changes
 from jaxmix.inference.sensitivity import Sensitivity
 from jaxmix.inference.specification import SpecificationTest
 from jaxmix.inference.subject import MAX_MOMENTS
+from jaxmix.model.law import Mixture
 from jaxmix.results.estimates import InfluentialRow
 from jaxmix.sample.features import Views, distinct
 from jaxmix.sample.moments import Moments
@@ -170,6 +170,6 @@ def influential_rows(
     return tuple(listed)
 
 
-def _as_jax(mixture: Any) -> Any:
+def _as_jax(mixture: Mixture | None) -> Mixture | None:
     """Return a fitted mixture as device arrays, or None."""
     return None if mixture is None else jax.tree.map(jnp.asarray, mixture)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +27,7 @@ from jaxmix.fitting.units import of_order_one
 from jaxmix.inference import selection
 from jaxmix.inference.bands import LawBands
 from jaxmix.inference.subject import MAX_MOMENTS
-from jaxmix.model.law import EffectLaw, Mixture
+from jaxmix.model.law import Mixture
 from jaxmix.results.estimates import Classes, Estimate, PerClass
 from jaxmix.results.result import Result
 from jaxmix.sample import features
@@ -55,7 +54,7 @@ def fit(
     interval: str = "auto",
     resampling: str | None = None,
     strata: str | None = None,
-    graph: Any = None,
+    graph: object = None,
     checks: bool = True,
     edge: str = "x_to_y",
     progress: Callable[[int, int], None] | None = None,
@@ -292,10 +291,10 @@ class _Run:
             diagnostics = dataclasses.replace(diagnostics, influential=rows)
         law = law_se = law_interval = harmed = spread_of_law = bands = checked = None
         if estimator.level < 4:
-            law = EffectLaw(numbers.shares, numbers.effects, jnp.int32(status), dict(point.stats))
-            if errors.shares is not None:
+            law = dataclasses.replace(point.law, status=jnp.int32(status), stats=dict(point.stats))
+            if errors.shares is not None and errors.effects is not None:
                 law_se = PerClass(errors.shares, errors.effects)
-            if bounds.shares is not None:
+            if bounds.shares is not None and bounds.effects is not None:
                 law_interval = PerClass(bounds.shares, bounds.effects)
             spread_of_law = estimate("spread")
             bands = self._bands(bounds)
@@ -347,7 +346,7 @@ class _Run:
         return examined(result, estimator, sample, point, spread)
 
     @staticmethod
-    def _bands(bounds: Numbers) -> LawBands | None:
+    def _bands(bounds: Numbers[np.ndarray]) -> LawBands | None:
         """Return what the intervals of the classes say of the law, where they exist."""
         effects, cumulative = bounds.effects, bounds.cumulative
         if effects is None or cumulative is None:

@@ -25,8 +25,10 @@ from jaxmix.report.tables import Table, text_keys
 from jaxmix.results import summary
 from jaxmix.results.estimates import Classes, Diagnostics, Estimate, PerClass
 from jaxmix.status import EstimateError, InputError, Status
+from jaxmix.types import Json
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.figure import Figure
 
 
@@ -153,7 +155,7 @@ class Result:
     def _repr_html_(self) -> str:
         return "\n".join(table.html() for table in self.tables())
 
-    def to_dict(self, command: str | None = None) -> dict[str, Any]:
+    def to_dict(self, command: str | None = None) -> dict[str, Json]:
         """Return everything as plain numbers, text and None."""
         arguments.text("command", command)
         record: dict[str, Any] = {
@@ -192,8 +194,7 @@ class Result:
         }
         if self.conditional is not None:
             record["diagnostics"]["level_3"] = self.conditional.to_dict()
-        plain: dict[str, Any] = _plain(record)
-        return plain
+        return {name: _plain(value) for name, value in record.items()}
 
     def _law_dict(self) -> dict[str, Any] | None:
         if self.law is None:
@@ -204,7 +205,7 @@ class Result:
             record[f"{name}_interval"] = self.law_interval and getattr(self.law_interval, name)
         return record
 
-    def posterior(self, data: Any) -> np.ndarray:
+    def posterior(self, data: object) -> np.ndarray:
         """Return the probability of each class for each row, ``(n, k)``, by Bayes' rule.
 
         Classes as in `law`; given treatment, proxies and outcome of the row. The classes of
@@ -224,7 +225,7 @@ class Result:
         """
         return self._fitted_classes().posterior(data)
 
-    def expected_effects(self, data: Any) -> np.ndarray:
+    def expected_effects(self, data: object) -> np.ndarray:
         """Return ``E[delta_U | row]`` of each row, the class effects weighted by `posterior`.
 
         Parameters
@@ -233,7 +234,8 @@ class Result:
             As in `posterior`.
         """
         classes = self._fitted_classes()
-        return classes.posterior(data) @ np.asarray(classes.mixture.effects())
+        found: np.ndarray = classes.posterior(data) @ np.asarray(classes.mixture.effects())
+        return found
 
     def _fitted_classes(self) -> Classes:
         classes = self.classes
@@ -250,7 +252,7 @@ class Result:
         """Write `to_dict` as JSON; the file appears whole or not at all."""
         write_whole(path, json.dumps(self.to_dict(command), indent=1, allow_nan=False) + "\n")
 
-    def to_frame(self) -> Any:
+    def to_frame(self) -> pd.DataFrame:
         """Return the estimates as a pandas DataFrame, one row each."""
         try:
             import pandas as pd
@@ -322,11 +324,11 @@ class Result:
         return plots.effects(rows, unit=str(self.outcome), title=title, law=law, note=note)
 
 
-def _estimate_dict(estimate: Estimate) -> dict[str, Any]:
+def _estimate_dict(estimate: Estimate) -> dict[str, Json]:
     return {"value": estimate.value, "se": estimate.se, "interval": estimate.interval}
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any) -> Json:
     """Return nested values as what JSON knows; what is not a finite number is null."""
     if isinstance(value, Mapping):
         return dict(zip(text_keys(value), map(_plain, value.values()), strict=True))
@@ -336,4 +338,5 @@ def _plain(value: Any) -> Any:
         return [_plain(item) for item in value]
     if isinstance(value, float | np.floating):
         return float(value) if math.isfinite(value) else None
-    return value.item() if isinstance(value, np.generic) else value
+    plain: Json = value.item() if isinstance(value, np.generic) else value
+    return plain
