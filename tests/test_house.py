@@ -198,6 +198,13 @@ def test_what_others_import_has_types(path):
     assert not set(untyped(ast.parse(path.read_text()))) - UNTYPED
 
 
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_what_is_compiled_keeps_its_types(path):
+    if path != PACKAGE / "solvers" / "compiling.py":
+        tree = ast.parse(path.read_text())
+        assert "jax.jit" not in {ast.unparse(n) for n in ast.walk(tree) if isinstance(n, ast.expr)}
+
+
 def test_no_exception_has_outlived_its_reason():
     assert {name for path in modules() for name in untyped(ast.parse(path.read_text()))} == UNTYPED
 
