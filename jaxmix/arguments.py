@@ -12,8 +12,8 @@ import enum
 import math
 import numbers
 import operator
-from collections.abc import Callable, Iterator, KeysView, Mapping, Sequence, ValuesView
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, KeysView, Mapping, Sequence, ValuesView
+from typing import SupportsFloat, SupportsIndex, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -27,8 +27,10 @@ _MOST = 2**31 - 1  # of anything that is counted: indices on devices have 32 bit
 _WIDE = 60
 _LONG = 300  # of a text, such as the name of a column
 
+_T = TypeVar("_T")
 
-def told(value: Any) -> str:
+
+def told(value: object) -> str:
     """Return what an argument is, short and in one line.
 
     Examples
@@ -39,7 +41,9 @@ def told(value: Any) -> str:
     if isinstance(value, np.generic):
         value = value.item()
     plain = isinstance(value, _PLAIN) or (
-        type(value) in (list, tuple, set, dict) and all(isinstance(item, _PLAIN) for item in value)
+        isinstance(value, list | tuple | set | dict)
+        and type(value) in (list, tuple, set, dict)
+        and all(isinstance(item, _PLAIN) for item in value)
     )
     text = " ".join(repr(value).split()) if plain else ""
     kind = value.__name__ if isinstance(value, type) else type(value).__name__
@@ -50,7 +54,7 @@ def told(value: Any) -> str:
     return f"the type {kind}" if isinstance(value, type) else f"a {kind}"
 
 
-def as_whole(value: Any) -> int | None:
+def as_whole(value: object) -> int | None:
     """Return a whole number; None for anything else, a boolean and 2.0 among it.
 
     Examples
@@ -61,12 +65,12 @@ def as_whole(value: Any) -> int | None:
     if isinstance(value, bool | np.bool_):
         return None
     try:
-        return operator.index(value)
+        return operator.index(cast(SupportsIndex, value))
     except TypeError:  # arrays with directions as well
         return None
 
 
-def as_number(value: Any) -> float | None:
+def as_number(value: object) -> float | None:
     """Return a real number; None for anything else, a boolean and a text among it.
 
     Examples
@@ -79,12 +83,12 @@ def as_number(value: Any) -> float | None:
     if getattr(value, "ndim", 0) or getattr(getattr(value, "dtype", None), "kind", "f") in "bcmMSU":
         return None
     try:
-        return float(value)
+        return float(cast(SupportsFloat, value))
     except (TypeError, ValueError, OverflowError):
         return None
 
 
-def whole(name: str, value: Any, *, least: int, remedy: str = "") -> int:
+def whole(name: str, value: object, *, least: int, remedy: str = "") -> int:
     """Return a whole number that is large enough, or refuse it."""
     found = as_whole(value)
     if found is None or found < least:
@@ -96,7 +100,7 @@ def whole(name: str, value: Any, *, least: int, remedy: str = "") -> int:
     return found
 
 
-def seed(value: Any) -> int:
+def seed(value: object) -> int:
     """Return the seed of a generator, or refuse it."""
     found = as_whole(value)
     if found is None or not -(2**63) <= found < 2**63:
@@ -104,7 +108,7 @@ def seed(value: Any) -> int:
     return found
 
 
-def fraction(name: str, value: Any, remedy: str = "give a number between 0 and 1") -> float:
+def fraction(name: str, value: object, remedy: str = "give a number between 0 and 1") -> float:
     """Return a number between 0 and 1, neither of them, or refuse it."""
     found = as_number(value)
     if found is None or not 0 < found < 1:
@@ -112,7 +116,7 @@ def fraction(name: str, value: Any, remedy: str = "give a number between 0 and 1
     return found
 
 
-def number(name: str, value: Any) -> float:
+def number(name: str, value: object) -> float:
     """Return a finite number, or refuse it."""
     found = as_number(value)
     if found is None or not math.isfinite(found):
@@ -120,7 +124,7 @@ def number(name: str, value: Any) -> float:
     return found
 
 
-def array(name: str, value: Any, remedy: str) -> np.ndarray:
+def array(name: str, value: object, remedy: str) -> np.ndarray:
     """Return an array of numbers, or refuse it; texts that look like numbers are none."""
     try:
         found = np.asarray(value)
@@ -133,14 +137,14 @@ def array(name: str, value: Any, remedy: str) -> np.ndarray:
     return found.astype(np.float64)
 
 
-def flag(name: str, value: Any) -> bool:
+def flag(name: str, value: object) -> bool:
     """Return True or False, or refuse it."""
     if not isinstance(value, bool | np.bool_):
         raise InputError(f"{name} is {told(value)}: use True or False")
     return bool(value)
 
 
-def choice(name: str, value: Any, choices: Sequence[Any], remedy: str = "") -> Any:
+def choice(name: str, value: object, choices: Sequence[_T], remedy: str = "") -> _T:
     """Return the choice that a value is, or refuse it; 1 is not True, and 3.0 is not 3."""
     remedy = remedy or f"use one of {', '.join(map(repr, choices))}"
     for one in choices:
@@ -157,22 +161,21 @@ def choice(name: str, value: Any, choices: Sequence[Any], remedy: str = "") -> A
     raise InputError(f"{name} is {told(value)}: {remedy}")
 
 
-def instance(name: str, value: Any, kinds: type | tuple[type, ...], remedy: str) -> Any:
+def instance(name: str, value: object, kinds: type[_T] | tuple[type[_T], ...], remedy: str) -> _T:
     """Return a value of the right type, or refuse it."""
     if not isinstance(value, kinds):
         raise InputError(f"{name} is {told(value)}: {remedy}")
     return value
 
 
-def callback(name: str, value: Any) -> Callable[..., Any] | None:
+def callback(name: str, value: object) -> Callable[..., object] | None:
     """Return a function, or None, or refuse it."""
     if value is not None and not callable(value):
         raise InputError(f"{name} is {told(value)}: give a function, or None")
-    function: Callable[..., Any] | None = value
-    return function
+    return value
 
 
-def key(value: Any) -> None:
+def key(value: object) -> None:
     """Refuse what is no key of JAX."""
     dtype = getattr(value, "dtype", None)
     typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
@@ -181,20 +184,24 @@ def key(value: Any) -> None:
         raise InputError(f"key is {told(value)}: give a key of JAX, as jax.random.key(0)")
 
 
-def text(name: str, value: Any) -> None:
+def text(name: str, value: object) -> None:
     """Refuse what is neither text nor None."""
     if value is not None and not isinstance(value, str):
         raise InputError(f"{name} is {told(value)}: give a text, or leave it out")
 
 
-def column(role: str, value: Any) -> Any:
-    """Return the name of one column, or refuse it: a list of one name is no name."""
+def column(role: str, value: object) -> str:
+    """Return the name of one column, or refuse it: a list of one name is no name.
+
+    A name is what the table calls it: a text, or with some libraries anything that can be hashed,
+    which goes by as if it were one.
+    """
     if not isinstance(value, _NAMES) or not _hashes(value):
         raise InputError(f"{role} is {told(value)}: give the name of one column")
-    return value
+    return cast(str, value)
 
 
-def columns(role: str, value: Any) -> list[Any]:
+def columns(role: str, value: object) -> list[str]:
     """Return a list of names of columns, or refuse it; None is no name."""
     if isinstance(value, str | bytes):
         raise InputError(f"{role} is the text {told(value)}: give a list of column names")
@@ -207,10 +214,10 @@ def columns(role: str, value: Any) -> list[Any]:
         listed |= not hasattr(kind, "columns")
     if not listed or getattr(value, "ndim", 1) != 1:
         raise InputError(f"{role} is {told(value)}: give a list of column names")
-    return [column(f"{role}, one of its names,", name) for name in value]
+    return [column(f"{role}, one of its names,", name) for name in cast(Iterable[object], value)]
 
 
-def arm(name: str, value: Any) -> None:
+def arm(name: str, value: object) -> None:
     """Refuse what cannot be the label of an arm; None leaves it out."""
     if value is None or isinstance(value, str | bool | np.bool_) or as_whole(value) is not None:
         return
@@ -219,7 +226,7 @@ def arm(name: str, value: Any) -> None:
         raise InputError(f"{name} is {told(value)}: give the label of an arm, as text or a number")
 
 
-def _hashes(value: Any) -> bool:
+def _hashes(value: object) -> bool:
     try:
         hash(value)
     except TypeError:  # a tuple with a list in it

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
-from jaxmix.data.roles import CausalData
+from jaxmix.data.roles import CausalData, Roles
 from jaxmix.fitting.run import fit
 from jaxmix.report.tables import number
 from jaxmix.results.estimates import Estimate
@@ -69,7 +69,12 @@ def load_lalonde() -> Lalonde:
 
 
 def lalonde(
-    data: Lalonde, *, progress: Callable[[int, int], None] | None = None, **settings: Any
+    data: Lalonde,
+    *,
+    num_resamples: int = 1000,
+    confidence: float = 0.95,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Result:
     """Return the effect of the training on the trained, with level 3 beside it.
 
@@ -80,20 +85,21 @@ def lalonde(
     ----------
     data
         From `load_lalonde`.
-    progress
-        As in `jaxmix.fit`.
-    **settings
-        ``num_resamples``, ``confidence``, ``seed`` of `jaxmix.fit`.
+    num_resamples, confidence, seed, progress
+        Those of `jaxmix.fit`.
     """
-    roles: dict[str, Any] = {
+    roles: Roles = {
         "treatment": "treat", "outcome": "re78", "z": ["re74", "u74"], "x": ["re75", "u75"],
     }  # fmt: skip
     covariates = ["age", "age2", "educ", "black", "hisp", "marr", "nodegree"]
-    adjusted = CausalData.from_frame(data.columns, covariates=covariates, **roles)
+    with_covariates: Roles = {**roles, "covariates": covariates}
+    fitted = functools.partial(
+        fit, estimand="ATT", num_resamples=num_resamples, confidence=confidence, seed=seed,
+        progress=progress,
+    )  # fmt: skip
+    headline = fitted(CausalData.from_frame(data.columns, **with_covariates), level=4)
     plain = CausalData.from_frame(data.columns, **roles)
-    settings |= {"estimand": "ATT", "progress": progress}
-    headline = fit(adjusted, level=4, **settings)
-    classes = fit(plain, level=3, num_classes=_CLASSES, **settings)
+    classes = fitted(plain, level=3, num_classes=_CLASSES)
     return dataclasses.replace(headline, conditional=classes)
 
 

@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmix.solvers.compiling import compiled
+
 _NEEDED = ("jaxmix", "jax", "jaxlib", "optax", "numpy", "jaxtyping")
 _EXTRAS = {
     "io": ("pyarrow",), "plot": ("matplotlib",), "cli": ("typer", "rich"),
@@ -166,7 +168,7 @@ def canary_table(rows: int, dtype: str) -> tuple[np.ndarray, np.ndarray]:
     return matrix, np.stack([i, i % 7, i % 3], 1).astype(dtype)
 
 
-@jax.jit
+@compiled()
 def product(matrix: jax.Array, rows: jax.Array) -> jax.Array:
     """Return the squared length of ``matrix @ row`` for each row."""
     return jax.vmap(

@@ -9,11 +9,13 @@ from __future__ import annotations
 import dataclasses
 import enum
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
+
+_Value = TypeVar("_Value")
 
 
 class Status(enum.IntEnum):
@@ -119,7 +121,7 @@ def where(condition: Bool[Array, "..."], status: Status) -> Int[Array, "..."]:
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Solution:
+class Solution(Generic[_Value]):
     """What every estimator returns: a value, what became of it, and numbers beside it.
 
     Attributes
@@ -132,19 +134,19 @@ class Solution:
         Named numbers (and pytrees): sizes of repairs, gaps, conditions.
     """
 
-    value: Any
+    value: _Value
     status: Int[Array, ""]
-    stats: dict[str, Any]
+    stats: dict[str, Any]  # numbers, and by estimator where a search is to start
 
 
-def settle(status: Int[Array, ""], value: Any) -> Int[Array, ""]:
+def settle(status: Int[Array, ""], value: object) -> Int[Array, ""]:
     """Return the status, or NONFINITE where the value is not finite and no cause is known."""
     return jnp.where(
         status < Status.MAX_STEPS, worst(status, where(not_finite(value), Status.NONFINITE)), status
     )
 
 
-def not_finite(tree: Any) -> Bool[Array, ""]:
+def not_finite(tree: object) -> Bool[Array, ""]:
     """Whether any number of a pytree is not finite."""
     leaves = [jnp.any(~jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]
     return jnp.any(jnp.stack(leaves))

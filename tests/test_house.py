@@ -16,9 +16,9 @@ PACKAGE = pathlib.Path(jaxmix.__file__).parent
 
 # From the lowest room to the highest; a room imports from those before it, and from itself.
 ROOMS = [
-    "remarks", "moved", "status", "arguments", "tables", "solvers", "report", "data", "sample",
-    "model", "hierarchy", "estimators", "populations", "inference", "results", "fitting", "study",
-    "demo", "doctor", "cli", "__main__",
+    "remarks", "moved", "types", "status", "arguments", "tables", "solvers", "report", "data",
+    "sample", "model", "hierarchy", "estimators", "populations", "inference", "results", "fitting",
+    "study", "demo", "doctor", "cli", "__main__",
 ]  # fmt: skip
 
 
@@ -176,6 +176,88 @@ def test_files_import_no_private_name(path):
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("jaxmix"):
             assert not [alias.name for alias in node.names if alias.name.startswith("_")]
+
+
+# What may say `Any`, since no type that is to be written down would be right.
+UNTYPED = {
+    "Solution.stats",  # numbers, and pytrees by estimator, such as where a search is to start
+    "bootstrap",  # what the statistic gives, or a pair of it and errors, by a value: `errors`
+    "Option.default",  # of a type of its own, for the signature of a command
+    "Source.data",  # any TOML, which is checked key by key
+}
+
+
+def says_any(annotation):
+    """Whether an annotation, perhaps quoted, says `Any`."""
+    if annotation is None:
+        return False
+    for node in ast.walk(annotation):
+        named = getattr(node, "id", None) or getattr(node, "attr", None)
+        text = node.value if isinstance(node, ast.Constant) else ""
+        if named == "Any" or (isinstance(text, str) and re.search(r"\bAny\b", text)):
+            return True
+    return False
+
+
+def untyped(tree):
+    """Yield the public functions, methods, fields and names of types that say `Any`."""
+
+    def of(body, owner=""):
+        for node in body:
+            if isinstance(node, ast.ClassDef):
+                if not node.name.startswith("_"):
+                    yield from of(node.body, f"{node.name}.")
+                continue
+            if isinstance(node, ast.FunctionDef):
+                name = node.name
+                own = node.args
+                given = [*own.posonlyargs, *own.args, *own.kwonlyargs, own.vararg, own.kwarg]
+                kinds = [node.returns, *(arg.annotation for arg in given if arg is not None)]
+            elif isinstance(node, ast.AnnAssign):
+                name, kinds = ast.unparse(node.target), [node.annotation]
+                kinds += [node.value] if "TypeAlias" in ast.unparse(node.annotation) else []
+            elif isinstance(node, ast.Assign) and not owner:  # perhaps another name of a type
+                name, kinds = ast.unparse(node.targets[0]), [node.value]
+            else:
+                continue
+            public = not name.startswith("_") or name.endswith("__")
+            if public and any(map(says_any, kinds)):
+                yield f"{owner}{name}"
+
+    yield from of(tree.body)
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_what_others_import_has_types(path):
+    assert not set(untyped(ast.parse(path.read_text()))) - UNTYPED
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_what_is_compiled_keeps_its_types(path):
+    if path != PACKAGE / "solvers" / "compiling.py":
+        tree = ast.parse(path.read_text())
+        assert "jax.jit" not in {ast.unparse(n) for n in ast.walk(tree) if isinstance(n, ast.expr)}
+
+
+def test_no_exception_has_outlived_its_reason():
+    assert {name for path in modules() for name in untyped(ast.parse(path.read_text()))} == UNTYPED
+
+
+def test_what_has_no_type_is_found():
+    planted = """
+def plain(value: int) -> str: ...
+def given(value: Any) -> int: ...
+def gives() -> Callable[[int], typing.Any]: ...
+def _own(value: Any) -> Any: ...
+Statistic = Callable[[int], Any]
+class Table:
+    rows: list[int]
+    cells: "dict[str, Any]"
+    def __init__(self, *parts: Any) -> None: ...
+    def _own(self) -> Any: ...
+"""
+    found = ["given", "gives", "Statistic", "Table.cells", "Table.__init__"]
+    assert list(untyped(ast.parse(planted))) == found
 
 
 def test_public_names_exist_and_are_listed():

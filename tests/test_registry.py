@@ -84,7 +84,7 @@ def test_at_the_optimum_nothing_moves_and_nothing_is_searched(moments):
 def test_what_stands_beside_an_estimator(moments):
     found = Compared.of(Spectral(2), "lower")(moments)
     assert float(found.numbers.naive) == float(jm.baselines.difference_in_means(moments))
-    np.testing.assert_array_equal(found.numbers.harmed, found.numbers.law.share_harmed("lower"))
+    np.testing.assert_array_equal(found.numbers.harmed, found.law.share_harmed("lower"))
     four = Compared.of(Bridge(2), "lower")
     assert four == Compared(Bridge(2), "higher")  # one program for both
     assert four(moments).numbers.harmed is None

@@ -4,6 +4,7 @@ import pytest
 
 from jaxmix import study
 from jaxmix.status import InputError
+from jaxmix.study.configuration.choices import Intervals
 from tests.study_helpers import TINY, refused, write
 
 
@@ -309,7 +310,7 @@ def test_overrides_replace_any_key(tmp_path):
     assert [(c.label, c.method, dict(c.options)) for c in config.estimators] == [
         ("mine", "factorization", {"level": 2})
     ]
-    assert config.intervals == study.config.Intervals("delta")
+    assert config.intervals == Intervals("delta")
     assert config.raw["grid"]["num_rows"] == [10, 20]
 
 

@@ -13,7 +13,7 @@ import platform
 import shlex
 import sys
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 import jax
 import rich.console
@@ -39,7 +39,7 @@ from jaxmix.cli.common import (
     report,
 )
 from jaxmix.cli.streams import careful_streams
-from jaxmix.data.roles import WEIGHT_KINDS, read
+from jaxmix.data.roles import WEIGHT_KINDS, Roles, read
 from jaxmix.doctor import known_trouble
 from jaxmix.fitting.options import OPTIONS
 from jaxmix.fitting.run import fit
@@ -207,25 +207,23 @@ def fit_command(
             "out --no-checks, and ask for another level than 4"
         )
 
-    def columns(stored: Sequence[str] = ()) -> dict[str, list[str]]:
+    def roles(stored: Sequence[str] = ()) -> Roles:
         return {
             "z": names("--z", z, stored),
             "x": names("--x", x, stored),
             "covariates": names("--covariates", covariates, stored, needed=False),
-        }
+            "treatment": treatment, "outcome": outcome, "weights": weights,
+            "weights_kind": weights_kind, "control": control, "features": features,
+            "cluster": cluster, "missing_marks": _marks(missing_marks),
+        }  # fmt: skip
 
-    roles: dict[str, Any] = {
-        "treatment": treatment, "outcome": outcome, "weights": weights,
-        "weights_kind": weights_kind, "control": control, "features": features,
-        "cluster": cluster, "missing_marks": _marks(missing_marks),
-    }  # fmt: skip
     try:
-        data = read(rows, encoding=encoding, **columns(), **roles)
+        data = read(rows, encoding=encoding, **roles())
     except UnknownColumn as error:
         # The header is known now: perhaps a name has a comma in it. A pipe is read but once.
-        if (again := columns(error.stored)) == columns() or not rows.is_file():
+        if (again := roles(error.stored)) == roles() or not rows.is_file():
             raise
-        data = read(rows, encoding=encoding, **again, **roles)
+        data = read(rows, encoding=encoding, **again)
     with fit_progress() as progress:
         result = fit(
             data,

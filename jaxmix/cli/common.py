@@ -6,9 +6,10 @@ import io
 import pathlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer.models import ArgumentInfo, OptionInfo
 
 from jaxmix.fitting.options import OPTIONS
 from jaxmix.report.files import check_outputs, expand, write_whole
@@ -16,23 +17,29 @@ from jaxmix.report.plots import ForestRow, figure_class
 from jaxmix.results.result import Result
 from jaxmix.status import InputError
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 _FORMATS = ("png", "pdf", "svg")
 
 
-def option(name: str) -> Any:
+def option(name: str) -> OptionInfo:
     """Return an option of `jaxmix.fit` as the command line has it."""
     own = OPTIONS[name]
-    return typer.Option(own.flag or f"--{name}", help=own.help)
+    found: OptionInfo = typer.Option(own.flag or f"--{name}", help=own.help)
+    return found
 
 
-def file_option(*names: str, metavar: str, words: str) -> Any:
+def file_option(*names: str, metavar: str, words: str) -> OptionInfo:
     """Return an option that names a file, a leading ``~`` being the home folder."""
-    return typer.Option(*names, metavar=metavar, help=words, callback=_expanded)
+    found: OptionInfo = typer.Option(*names, metavar=metavar, help=words, callback=_expanded)
+    return found
 
 
-def file_argument(metavar: str, words: str) -> Any:
+def file_argument(metavar: str, words: str) -> ArgumentInfo:
     """Return an argument that names a file, as `file_option`."""
-    return typer.Argument(metavar=metavar, help=words, callback=_expanded)
+    found: ArgumentInfo = typer.Argument(metavar=metavar, help=words, callback=_expanded)
+    return found
 
 
 def _expanded(path: pathlib.Path | None) -> pathlib.Path | None:
@@ -203,7 +210,7 @@ def report(
     return 0
 
 
-def draw(figure: Any, path: pathlib.Path) -> None:
+def draw(figure: Figure, path: pathlib.Path) -> None:
     """Write a figure, whole or not at all."""
     picture = io.BytesIO()
     figure.savefig(picture, format=path.suffix.lstrip(".").lower(), dpi=150)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import typer
 
 from jaxmix import demo
@@ -30,10 +28,11 @@ def lalonde_command(
 ) -> int:
     """Job training and earnings (LaLonde): trial participants against survey controls."""
     check({"--json": json, "--plot": plot})
-    settings: dict[str, Any] = {"num_resamples": resamples, "confidence": confidence, "seed": seed}
     with fit_progress() as progress:
         data = demo.load_lalonde()
-        result = demo.lalonde(data, progress=progress, **settings).complete()
+        result = demo.lalonde(
+            data, progress=progress, num_resamples=resamples, confidence=confidence, seed=seed
+        ).complete()
     trial = ForestRow("randomized trial", data.trial.value, data.trial.interval, "contrast")
     words = demo.lalonde_words(result, data.trial)
     return report(result, context.obj, json, plot, words=words, extra=(trial,))

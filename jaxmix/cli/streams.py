@@ -7,7 +7,7 @@ import errno
 import os
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import TextIO
 
 
 class Stream:
@@ -22,7 +22,7 @@ class Stream:
         What to write to; None is a closed stream, as Python has it.
     """
 
-    def __init__(self, stream: Any) -> None:
+    def __init__(self, stream: TextIO | None) -> None:
         self._stream = stream
         self.lost: OSError | None = None
 
@@ -52,6 +52,7 @@ class Stream:
             self.lost = error if isinstance(error, OSError) else OSError(errno.EBADF, str(error))
             # What is left in its buffer would raise once more when Python ends.
             with contextlib.suppress(OSError, ValueError):
+                assert self._stream is not None
                 nowhere = os.open(os.devnull, os.O_WRONLY)
                 os.dup2(nowhere, self._stream.fileno())
                 os.close(nowhere)

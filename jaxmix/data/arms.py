@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import SupportsFloat, cast
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from jaxmix.status import InputError
 from jaxmix.tables.texts import number_of
 
 
-def arms_of(column: Column, control: Any, hint: str = "") -> tuple[tuple[str, ...], np.ndarray]:
+def arms_of(column: Column, control: object, hint: str = "") -> tuple[tuple[str, ...], np.ndarray]:
     """Return the labels of the arms, control first, and the arm of each row."""
     found, inverse = np.unique(column.values, return_inverse=True)
     labels = [column.levels[v] for v in found] if column.levels else [label(v) for v in found]
@@ -41,11 +41,11 @@ def arms_of(column: Column, control: Any, hint: str = "") -> tuple[tuple[str, ..
     return tuple(labels[i] for i in order), position[inverse.ravel()]
 
 
-def _as_label(control: Any, labels: Sequence[str]) -> str:
+def _as_label(control: object, labels: Sequence[str]) -> str:
     """Return an arm as its label: a text that is the same number, or the same truth, will do."""
     if not isinstance(control, str):
         try:
-            return label(control)
+            return label(cast(SupportsFloat, control))
         except (TypeError, ValueError):
             return str(control)  # what is no arm, and is refused as that
     text = control.strip()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -19,7 +18,7 @@ MOST_LEVELS = 100
 
 
 def codes_of(
-    frame: Any, names: Sequence[str], marks: Marks
+    frame: object, names: Sequence[str], marks: Marks
 ) -> tuple[np.ndarray, dict[str, tuple[str, ...]], tuple[str, ...]]:
     """Return ``(n, v)`` codes, -1 where missing, the levels, and notes on how they were read."""
     parts, levels, readings = [], {}, {}
@@ -31,7 +30,7 @@ def codes_of(
     return _together(names, parts), levels, notes_of(readings)
 
 
-def codes_like(frame: Any, known: Mapping[str, tuple[str, ...]], marks: Marks) -> np.ndarray:
+def codes_like(frame: object, known: Mapping[str, tuple[str, ...]], marks: Marks) -> np.ndarray:
     """Return ``(n, v)`` codes of levels that are given, -1 where missing."""
     parts = []
     for name, levels in known.items():
@@ -48,7 +47,7 @@ def codes_like(frame: Any, known: Mapping[str, tuple[str, ...]], marks: Marks) -
     return _together(list(known), parts)
 
 
-def counts_of(frame: Any, weights: Any, num_rows: int) -> np.ndarray:
+def counts_of(frame: object, weights: object, num_rows: int) -> np.ndarray:
     """Return how many identical rows each row stands for: a column's name, an array, or None."""
     if weights is None:
         return np.ones(num_rows)
@@ -86,7 +85,7 @@ def check_stored(name: str, stored: Sequence[str]) -> None:
         raise InputError(f"column {told} is not in the table; it has {listed(stored)}")
 
 
-def _stored(frame: Any, name: str) -> Cells:
+def _stored(frame: object, name: str) -> Cells:
     check_stored(name, names_of(frame))
     return cells_of(frame, name)
 

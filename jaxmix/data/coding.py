@@ -95,7 +95,8 @@ def cell_features(cells: np.ndarray, mass: np.ndarray, view: str) -> Features:
 
 def indicators(cells: np.ndarray) -> np.ndarray:
     """Return one column for each cell, 1 where a row is in it."""
-    return (cells[:, None] == np.arange(cells.max() + 1)).astype(np.float64)
+    found: np.ndarray = (cells[:, None] == np.arange(cells.max() + 1)).astype(np.float64)
+    return found
 
 
 def standardise(block: np.ndarray, mass: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -115,7 +116,8 @@ def standardise(block: np.ndarray, mass: np.ndarray) -> tuple[np.ndarray, np.nda
 
 def exponent(values: np.ndarray) -> np.ndarray:
     """Return the power of two that brings the largest number of each column to order 1."""
-    return np.frexp(np.abs(values).max(axis=0))[1]
+    found: np.ndarray = np.frexp(np.abs(values).max(axis=0))[1]
+    return found
 
 
 def _check_levels(columns: Sequence[Column], role: str) -> None:

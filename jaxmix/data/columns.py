@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -121,7 +120,7 @@ def no_dates(name: str) -> InputError:
 
 
 def from_numbers(
-    name: str, distinct: Sequence[Any], codes: np.ndarray, present: np.ndarray, role: str,
+    name: str, distinct: Sequence[int | float], codes: np.ndarray, present: np.ndarray, role: str,
     *, declared: bool = False, coding: str = "auto",
 ) -> tuple[Column, tuple[str, ...]]:  # fmt: skip
     """Return a column of numbers given as distinct ones: whole numbers of any size, and floats.
@@ -165,7 +164,9 @@ def _fits(value: int) -> bool:
         return False
 
 
-def _check_rounding(name: str, role: str, known: Sequence[Any], large: Sequence[int]) -> None:
+def _check_rounding(
+    name: str, role: str, known: Sequence[int | float], large: Sequence[int]
+) -> None:
     """Refuse numbers of which too little is left as floats."""
     remedy = "subtract a constant from the column, or declare it a categorical"
     if any(abs(value) > 10**308 for value in large):

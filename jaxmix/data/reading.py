@@ -9,7 +9,6 @@ import numbers
 import re
 import uuid
 from collections.abc import Collection
-from typing import Any
 
 import numpy as np
 
@@ -115,7 +114,7 @@ def _written(name: str) -> str:
     )
 
 
-def _is_name(cell: Any) -> bool:
+def _is_name(cell: object) -> bool:
     """Whether a cell is neither number nor text, and fit to be the name of a group."""
     kinds = (datetime.time, datetime.timedelta, np.timedelta64, uuid.UUID)
     return isinstance(cell, kinds) or type(cell).__name__ == "Period"
@@ -133,7 +132,7 @@ class _Distinct:
             self.codes[cells.present], minlength=len(self.distinct)
         ).tolist()  # fmt: skip
         self.kinds: list[Kind] = []
-        self.numbers: list[Any] = []
+        self.numbers: list[int | float | None] = []
         self.texts: list[str] = []
         for cell, count in zip(self.distinct, self.counts, strict=True):
             kind, value, text = self._cell(cell) if count else (Kind.EMPTY, None, "")
@@ -147,7 +146,7 @@ class _Distinct:
         for kind, count in zip(self.kinds, self.counts, strict=True):
             self.totals[kind] += count
 
-    def _cell(self, cell: Any) -> tuple[Kind, Any, str]:
+    def _cell(self, cell: object) -> tuple[Kind, int | float | None, str]:
         if isinstance(cell, bytes):
             try:
                 cell = cell.decode()
@@ -230,7 +229,7 @@ class _Distinct:
         codes = self.codes
         kept = np.array([kind is Kind.NUMBER for kind in self.kinds])
         present = self.cells.present & kept[codes]
-        values = [v if k else 0 for v, k in zip(self.numbers, kept, strict=True)]
+        values = [0 if v is None or not k else v for v, k in zip(self.numbers, kept, strict=True)]
         column, notes = from_numbers(
             self.name, values, codes, present, self.role, declared=self.declared, coding=self.coding
         )
@@ -272,7 +271,7 @@ class _Distinct:
         """Refuse names such as 01 and 1, which are one number."""
         if self.role in NUMBERS or self.declared:
             return
-        first: dict[Any, str] = {}
+        first: dict[int | float | None, str] = {}
         for text, kind, value in zip(self.texts, self.kinds, self.numbers, strict=True):
             if kind is Kind.NUMBER and text.strip().lstrip("+-").isdecimal():
                 other = first.setdefault(value, text)

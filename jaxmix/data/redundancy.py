@@ -246,7 +246,8 @@ def _copy(
 def _clear(basis: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Return what an orthonormal basis leaves of columns; twice, for the last places."""
     once = values - basis @ (basis.T @ values)
-    return once - basis @ (basis.T @ once)
+    found: np.ndarray = once - basis @ (basis.T @ once)
+    return found
 
 
 def refuse_copies(found: Iterable[Copy]) -> None:

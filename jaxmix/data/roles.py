@@ -10,7 +10,7 @@ import dataclasses
 import inspect
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Required, TypedDict, Unpack
 
 import numpy as np
 
@@ -109,7 +109,7 @@ class CausalData:
     @classmethod
     def from_frame(
         cls,
-        frame: Any,
+        frame: object,
         *,
         treatment: str,
         outcome: str,
@@ -118,7 +118,7 @@ class CausalData:
         covariates: Sequence[str] = (),
         weights: str | None = None,
         weights_kind: str = "sampling",
-        control: Any = None,
+        control: object = None,
         features: str | Mapping[str, str] = "auto",
         cluster: str | None = None,
         missing_marks: str | Sequence[str] = AUTO,
@@ -250,7 +250,25 @@ class CausalData:
         )
 
 
-def read(path: str | pathlib.Path, *, encoding: str | None = None, **roles: Any) -> CausalData:
+class Roles(TypedDict, total=False):
+    """The roles of columns, and how they are read; see `CausalData.from_frame`."""
+
+    treatment: Required[str]
+    outcome: Required[str]
+    z: Required[Sequence[str]]
+    x: Required[Sequence[str]]
+    covariates: Sequence[str]
+    weights: str | None
+    weights_kind: str
+    control: object
+    features: str | Mapping[str, str]
+    cluster: str | None
+    missing_marks: str | Sequence[str]
+
+
+def read(
+    path: str | pathlib.Path, *, encoding: str | None = None, **roles: Unpack[Roles]
+) -> CausalData:
     """Read a csv or parquet file and give its columns their roles.
 
     Parameters
@@ -276,7 +294,7 @@ def read(path: str | pathlib.Path, *, encoding: str | None = None, **roles: Any)
     return CausalData.from_frame(columns, **roles)
 
 
-def _roles(named: Mapping[str, Any]) -> dict[str, str]:
+def _roles(named: Mapping[str, object]) -> dict[str, str]:
     """Return the role of each named column; refuse columns that have two."""
     asked: list[tuple[str, str]] = []
     for role in ("treatment", "outcome", "weights", "cluster"):

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from typing import Any, ClassVar, NamedTuple, Protocol, Self
+from typing import ClassVar, Generic, NamedTuple, Protocol, Self, TypeAlias, TypeVar
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jaxmix.model.law import EffectLaw, Mixture
+from jaxmix.model.structure import Factors
 from jaxmix.sample.moments import Moments
 
+_Value = TypeVar("_Value")
 
-class Numbers(NamedTuple):
+Start: TypeAlias = Factors | Array
+"""Where a search ended: the factors of a table, or the coordinates of a fit to moments."""
+
+
+class Numbers(NamedTuple, Generic[_Value]):
     """The numbers that have standard errors and intervals; None where there are none.
 
     One type holds estimates, standard errors, and intervals with their ends on a last axis.
@@ -37,21 +43,16 @@ class Numbers(NamedTuple):
         it has no standard error by derivatives.
     """
 
-    effect: Any = None
-    means: Any = None
-    naive: Any = None
-    shares: Any = None
-    effects: Any = None
-    cumulative: Any = None
-    spread: Any = None
-    harmed: Any = None
+    effect: _Value | None = None
+    means: _Value | None = None
+    naive: _Value | None = None
+    shares: _Value | None = None
+    effects: _Value | None = None
+    cumulative: _Value | None = None
+    spread: _Value | None = None
+    harmed: _Value | None = None
 
-    @property
-    def law(self) -> EffectLaw:
-        """The effect law, where there are shares."""
-        return EffectLaw(self.shares, self.effects)
-
-    def known(self) -> dict[str, Any]:
+    def known(self) -> dict[str, _Value]:
         """Return those that there are, by name."""
         return {name: value for name, value in self._asdict().items() if value is not None}
 
@@ -69,9 +70,9 @@ class Optimum(NamedTuple):
         The weight of the moments; None for maximum likelihood.
     """
 
-    start: Any
-    flat: Any
-    weight: Any = None
+    start: Start
+    flat: Array
+    weight: Array | None = None
 
 
 class Fitted(NamedTuple):
@@ -94,12 +95,20 @@ class Fitted(NamedTuple):
         Where the search ended; None for closed forms.
     """
 
-    numbers: Numbers
+    numbers: Numbers[Array]
     status: Int[Array, ""]
     stats: dict[str, Array]
     looks: Float[Array, "p k"] | None = None
     mixture: Mixture | None = None
     optimum: Optimum | None = None
+
+    @property
+    def law(self) -> EffectLaw:
+        """The effect law, where there are classes."""
+        shares, effects = self.numbers.shares, self.numbers.effects
+        assert shares is not None
+        assert effects is not None
+        return EffectLaw(shares, effects)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,6 +142,11 @@ class Estimator(abc.ABC):
             Where it searches: an optimum nearby, in place of other starts; resamples are given
             that of the estimate, and keep its weight.
         """
+
+    def average_of(self, found: Fitted) -> Array:
+        """Return the average effect of an estimate as this estimator knows it best."""
+        assert found.numbers.effect is not None
+        return found.numbers.effect
 
     def at_optimum(self) -> Self:
         """Return the same for derivatives at an estimate that was found, given as `near`.
@@ -185,7 +199,7 @@ class LevelEstimator(Protocol):
 
 def numbers_of_law(
     law: EffectLaw, means: Array | None = None, effect: Array | None = None
-) -> Numbers:
+) -> Numbers[Array]:
     """Return the numbers of an estimate with classes.
 
     The effect is the mean of the law where none is given, so that a table of classes adds up to

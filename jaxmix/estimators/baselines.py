@@ -9,7 +9,6 @@ synthetic potential outcomes as published, with nothing truncated, are here for 
 
 from __future__ import annotations
 
-import functools
 from typing import NamedTuple
 
 import jax
@@ -23,6 +22,7 @@ from jaxmix.estimators.synthetic import moment_sequence, outcome_scale, standard
 from jaxmix.model.law import EffectLaw, range_status
 from jaxmix.sample.features import Views
 from jaxmix.sample.moments import Moments
+from jaxmix.solvers.compiling import compiled
 from jaxmix.solvers.linalg import pinv
 from jaxmix.solvers.minimise import damped, minimise
 from jaxmix.status import Status, settle, where, worst
@@ -52,7 +52,7 @@ def difference_in_means(moments: Moments, *, arm: int = 1) -> Float[Array, ""]:
     return means[arm] - means[0]
 
 
-@functools.partial(jax.jit, static_argnames=("k", "arm"))
+@compiled("k", "arm")
 def published_synthetic(
     moments: Moments, k: int, *, arm: int = 1
 ) -> tuple[EffectLaw, Float[Array, ""]]:
@@ -105,7 +105,7 @@ def published_synthetic(
     return EffectLaw(shares, effects, status, law.stats), values[1] * scale
 
 
-@functools.partial(jax.jit, static_argnames="arm")
+@compiled("arm")
 def regression_adjustment(views_or_moments: Views | Moments, *, arm: int = 1) -> Float[Array, ""]:
     """Estimate the average effect by a linear regression in each arm (g-computation).
 
@@ -186,7 +186,7 @@ def _normal_equations(moments: Moments, t: int) -> tuple[Array, Array, Array]:
     return gram, target, jnp.concatenate([of_z, moments.x_by_arm.sum(0)[1:]])
 
 
-@functools.partial(jax.jit, static_argnames=("arm", "max_steps"))
+@compiled("arm", "max_steps")
 def inverse_probability_weighting(
     views: Views, *, arm: int = 1, max_steps: int = 50
 ) -> Float[Array, ""]:
@@ -277,7 +277,7 @@ class _Clusters(NamedTuple):
     moved: Bool[Array, ""]
 
 
-@functools.partial(jax.jit, static_argnames=("k", "arm", "num_starts"))
+@compiled("k", "arm", "num_starts")
 def cluster_then_adjust(
     views: Views, k: int, *, key: Array, arm: int = 1, num_starts: int = 10, max_steps: int = 300
 ) -> EffectLaw:

@@ -8,13 +8,13 @@ In each arm a linear function of the outcome-side proxies stands in for the outc
 from __future__ import annotations
 
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from jaxmix.sample.moments import Moments
+from jaxmix.solvers.compiling import compiled
 from jaxmix.solvers.linalg import Inverse, Sizes, bordered_pinv, schur_complement
 from jaxmix.status import Solution, Status, settle, where, worst
 
@@ -107,7 +107,7 @@ def target_x(moments: Moments, estimand: str, arm: int) -> Float[Array, " d_x"]:
     return moments.x_by_arm[arm] / moments.arm_probabilities[arm]
 
 
-@functools.partial(jax.jit, static_argnames=("rank", "form", "estimand", "arm"))
+@compiled("rank", "form", "estimand", "arm")
 def solve(
     moments: Moments,
     *,
@@ -115,7 +115,7 @@ def solve(
     form: str = "by_arm",
     estimand: str = "ATE",
     arm: int = 1,
-) -> Solution:
+) -> Solution[PotentialMeans]:
     """Estimate the average effect under hidden confounding (level 4).
 
     By arm, ``alpha_t`` solves ``M_zx,t alpha_t = M_zy,t`` and
@@ -195,7 +195,7 @@ def solve(
     return Solution(value, settle(status, value), {})
 
 
-@functools.partial(jax.jit, static_argnames=("rank", "estimand", "arm"))
+@compiled("rank", "estimand", "arm")
 def potential_means(
     moments: Moments, rank: int | None = None, *, estimand: str = "ATE", arm: int = 1
 ) -> Float[Array, " a"]:
@@ -338,7 +338,8 @@ def _reaches(
     # The diagonal of a projection holds squares: of the sine between a feature and what is seen.
     unseen = (jnp.diagonal(seen) < eps) & (jnp.abs(missed) > slack)
     reached = jnp.linalg.norm(missed) <= slack
-    return reached | (_is_full(seen, zx, None) & ~jnp.any(unseen))
+    found: Bool[Array, ""] = reached | (_is_full(seen, zx, None) & ~jnp.any(unseen))
+    return found
 
 
 def _is_full(

@@ -47,5 +47,5 @@ class Compared:
         naive = difference_in_means(moments)
         numbers = found.numbers._replace(naive=naive)
         if numbers.shares is not None:
-            numbers = numbers._replace(harmed=numbers.law.share_harmed(self.better))
+            numbers = numbers._replace(harmed=found.law.share_harmed(self.better))
         return found._replace(numbers=numbers, status=settle(found.status, naive))

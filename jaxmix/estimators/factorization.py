@@ -12,8 +12,7 @@ the class too, so that ``A_t = P(T=t | u) A``.
 from __future__ import annotations
 
 import dataclasses
-import functools
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -22,10 +21,11 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array
 
 from jaxmix.estimators import least_squares, spectral
+from jaxmix.estimators.base import Start
 from jaxmix.estimators.least_squares import Layout
 from jaxmix.estimators.optimum import moments_value, table_value
 from jaxmix.model import search
-from jaxmix.model.law import EffectLaw, range_status
+from jaxmix.model.law import EffectLaw, Mixture, range_status
 from jaxmix.model.likelihood import Observed
 from jaxmix.model.optimum import mixture_of, singular_where, table_of
 from jaxmix.model.settling import SETTLED, settle_down
@@ -33,6 +33,7 @@ from jaxmix.model.structure import Factors
 from jaxmix.model.table import Cells
 from jaxmix.sample import moments as moments_
 from jaxmix.sample.moments import Moments
+from jaxmix.solvers.compiling import compiled
 from jaxmix.status import Solution, Status, settle, where, worst
 
 LOSSES = ("kl", "gmm", "frobenius")
@@ -41,12 +42,8 @@ _MOMENTS_STARTS = 1
 _DOUBTFUL = 1e-3  # a pivot that leaves it open whether the likelihood is flat
 
 
-@functools.partial(
-    jax.jit,
-    static_argnames=(
-        "k", "level", "loss", "arm", "num_starts", "max_steps", "tolerance", "optimiser",
-        "thorough",
-    ),
+@compiled(
+    "k", "level", "loss", "arm", "num_starts", "max_steps", "tolerance", "optimiser", "thorough",
 )  # fmt: skip
 def solve(
     moments_or_cells: Moments | Cells,
@@ -60,10 +57,10 @@ def solve(
     max_steps: int = 500,
     tolerance: float = 1e-4,
     optimiser: optax.GradientTransformation | None = None,
-    start: Any = None,
+    start: Start | None = None,
     weight: Array | None = None,
     thorough: bool = False,
-) -> Solution:
+) -> Solution[Mixture]:
     """Recover the classes from the moment tensor by gradient.
 
     ``kl`` maximizes the multinomial likelihood of a table of cells: the maximum-likelihood fit,
@@ -212,8 +209,13 @@ class SpectralStart:
 
 
 def _by_likelihood(
-    moments: Moments, key: Array, options: search.Options, start: Any, level: int, arm: int
-) -> Solution:
+    moments: Moments,
+    key: Array,
+    options: search.Options,
+    start: Start | None,
+    level: int,
+    arm: int,
+) -> Solution[Mixture]:
     k = options.num_classes
     data = table_of(moments, level)
     fixed = jax.lax.stop_gradient(data)
@@ -264,13 +266,14 @@ def _by_least_squares(
     moments: Moments,
     key: Array,
     layout: Layout,
-    start: Any,
+    start: Start | None,
     weight: Array | None,
     weighted: bool,
     arm: int,
-) -> Solution:
+) -> Solution[Mixture]:
     fixed = jax.lax.stop_gradient(moments)
-    found, goal = least_squares.fit(fixed, weighted, weight, key, start, layout)
+    first = None if start is None else jnp.asarray(start)
+    found, goal = least_squares.fit(fixed, weighted, weight, key, first, layout)
     found = jax.lax.stop_gradient(found)
     index, values = least_squares.best(found)
     flat = found.params[index]
@@ -302,6 +305,20 @@ def _by_least_squares(
     return Solution(value, settle(status, (value.shares, value.means)), stats)
 
 
+class SolveOptions(TypedDict, total=False):
+    """Options of `solve` beside the classes and the key."""
+
+    level: int
+    loss: str
+    num_starts: int | None
+    max_steps: int
+    tolerance: float
+    optimiser: optax.GradientTransformation | None
+    start: Start | None
+    weight: Array | None
+    thorough: bool
+
+
 def effect_law(
     moments_or_cells: Moments | Cells,
     k: int,
@@ -309,7 +326,7 @@ def effect_law(
     key: Array,
     arm: int = 1,
     estimand: str = "ATE",
-    **options: Any,
+    **options: Unpack[SolveOptions],
 ) -> EffectLaw:
     """Estimate the distribution of class effects by factorization; options as in `solve`.
 
@@ -324,6 +341,7 @@ def effect_law(
     mixture = solution.value
     shares = mixture.shares
     if estimand == "ATT":
+        assert mixture.z_profiles is not None
         d_z = mixture.z_profiles.shape[1]
         one_z = moments_or_cells.one_z if isinstance(moments_or_cells, Moments) else jnp.ones(d_z)
         shares = mixture.treated_shares(one_z, arm)

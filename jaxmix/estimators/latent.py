@@ -7,7 +7,6 @@ treatment) it is level 3. The model and its numerics are in `jaxmix.model`.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 
 import jax
@@ -20,6 +19,7 @@ from jaxmix.model.rows import Rows
 from jaxmix.model.search import Options, maximise
 from jaxmix.model.settling import SETTLED, settle_down
 from jaxmix.model.structure import Factors, Structure, latent_classes
+from jaxmix.solvers.compiling import compiled
 from jaxmix.status import Solution, Status, settle, where, worst
 
 _ENOUGH = 4  # starts that have to agree on the best optimum
@@ -52,7 +52,8 @@ def _classes_of(structure: Structure, factors: Factors) -> LatentClasses:
     arms = structure.conditional(factors, ("t",), ()) if "t" in structure.axes else None
     found = LatentClasses(shares, factors.parts, arms)
     order = jnp.argsort(-shares)
-    return jax.tree.map(lambda values: values[..., order], found)
+    ordered: LatentClasses = jax.tree.map(lambda values: values[..., order], found)
+    return ordered
 
 
 def _factors_of(classes: LatentClasses) -> tuple[Structure, Factors]:
@@ -64,11 +65,8 @@ def _factors_of(classes: LatentClasses) -> tuple[Structure, Factors]:
     return structure, Factors(gate, classes.profiles)
 
 
-@functools.partial(
-    jax.jit,
-    static_argnames=(
-        "num_levels", "k", "num_arms", "by_treatment", "num_starts", "max_steps", "tolerance",
-    ),
+@compiled(
+    "num_levels", "k", "num_arms", "by_treatment", "num_starts", "max_steps", "tolerance",
 )  # fmt: skip
 def solve(
     codes: Int[Array, "m v"],
@@ -83,7 +81,7 @@ def solve(
     num_starts: int = 32,
     max_steps: int = 500,
     tolerance: float = 1e-4,
-) -> Solution:
+) -> Solution[LatentClasses]:
     """Fit latent classes by maximum likelihood.
 
     Random starts, EM from each, then damped second-order steps in the probabilities themselves

@@ -73,13 +73,30 @@ class Layout:
     common_x: bool = True  # whether the arms share the profiles of x
 
     @classmethod
-    def of(cls, moments: Moments, **chosen: Any) -> Layout:
+    def of(
+        cls,
+        moments: Moments,
+        *,
+        num_classes: int,
+        level: int,
+        num_starts: int,
+        max_steps: int,
+        tolerance: float,
+        warm: bool,
+        optimiser: optax.GradientTransformation | None = None,
+    ) -> Layout:
         """Return the layout of a fit to moments, which say what the views are."""
         return cls(
             onehot=moments.num_shared == 0,
             onehot_y=moments.onehot_y,
             shape=moments.tensor.shape,
-            **chosen,
+            num_classes=num_classes,
+            level=level,
+            num_starts=num_starts,
+            max_steps=max_steps,
+            tolerance=tolerance,
+            warm=warm,
+            optimiser=optimiser,
         )
 
     @property
@@ -122,7 +139,10 @@ def target(moments: Moments, weighted: bool) -> Target:
 def _root_of(covariance: Float[Array, "m m"]) -> Float[Array, "m m"]:
     values, vectors = jnp.linalg.eigh(covariance)
     kept = values > CUTOFF * values[-1]
-    return (vectors * jnp.where(kept, jnp.where(kept, values, 1.0) ** -0.5, 0.0)).T
+    found: Float[Array, "m m"] = (
+        vectors * jnp.where(kept, jnp.where(kept, values, 1.0) ** -0.5, 0.0)
+    ).T
+    return found
 
 
 # A chunk at a time: long batches of decompositions side by side can block each other's threads.
@@ -234,10 +254,11 @@ def residuals(flat: Array, target: Target, layout: Layout) -> Float[Array, " m"]
 
 def unravel(flat: Array, layout: Layout) -> Coordinates:
     """Return the coordinates behind a flat vector."""
-    return ravel_pytree(_zeros(layout, flat.dtype))[1](flat)
+    found: Coordinates = ravel_pytree(_zeros(layout, flat.dtype))[1](flat)
+    return found
 
 
-def _zeros(layout: Layout, dtype: Any) -> Coordinates:
+def _zeros(layout: Layout, dtype: jnp.dtype) -> Coordinates:
     a, d_z, d_x, d_y = layout.shape
     k = layout.num_classes
     by_z = a if layout.level == 3 else 1
@@ -252,21 +273,28 @@ def loss(flat: Array, target: Target, layout: Layout) -> Float[Array, ""]:
 
 
 def fit(
-    moments: Moments, weighted: bool, weight: Array | None, key: Array, first: Any, layout: Layout
-) -> tuple[Minimum, Target]:
+    moments: Moments,
+    weighted: bool,
+    weight: Array | None,
+    key: Array,
+    first: Array | None,
+    layout: Layout,
+) -> tuple[Minimum[Array], Target]:
     """Fit moments from the spectral start, and from perturbations of it where asked for."""
     goal = target(moments, weighted and weight is None)
     if weight is not None:
         goal = goal._replace(root=weight)
-    start = first if layout.warm else ravel_pytree(spectral_start(moments, layout))[0]
-    noise = jax.random.normal(key, (layout.num_starts, len(start)), start.dtype)
-    starts = start + jnp.where(jnp.arange(layout.num_starts)[:, None] == 0, 0.0, noise)
+    if not layout.warm:
+        first = ravel_pytree(spectral_start(moments, layout))[0]
+    assert first is not None
+    noise = jax.random.normal(key, (layout.num_starts, len(first)), first.dtype)
+    starts = first + jnp.where(jnp.arange(layout.num_starts)[:, None] == 0, 0.0, noise)
     return jax.vmap(_climb(layout), (0, None))(starts, goal), goal
 
 
 @functools.lru_cache(maxsize=256)
 def _climb(layout: Layout) -> Any:
-    def one(start: Array, goal: Target) -> Minimum:
+    def one(start: Array, goal: Target) -> Minimum[Array]:
         def step(flat: Array, damping: Array, exact: Array) -> tuple[Array, Array]:
             del exact
             gap = residuals(flat, goal, layout)
@@ -359,10 +387,11 @@ def free_rank(flat: Array, target: Target, layout: Layout, floor: float) -> Arra
 
 def stationarity(flat: Array, args: tuple[Target], layout: Layout) -> Array:
     """Return the gradient, which is zero at the optimum."""
-    return jax.grad(loss)(flat, args[0], layout)
+    found: Array = jax.grad(loss)(flat, args[0], layout)
+    return found
 
 
-def best(found: Minimum) -> tuple[Array, Array]:
+def best(found: Minimum[Array]) -> tuple[Array, Array]:
     """Return the index of the best start: of the successful ones where there is any."""
     values = jnp.where(jnp.isfinite(found.value), found.value, jnp.inf)
     success = found.status == Status.SUCCESS

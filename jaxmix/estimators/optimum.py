@@ -10,26 +10,28 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from jaxmix.estimators import least_squares
+from jaxmix.estimators.base import Start
 from jaxmix.estimators.least_squares import Layout, Profiles, Target
 from jaxmix.model.law import Mixture
 from jaxmix.model.optimum import mixture_of, revisited, table_of
 from jaxmix.model.structure import Factors
 from jaxmix.sample.moments import Moments
+from jaxmix.solvers.compiling import compiled
 from jaxmix.solvers.implicit import at_root
 from jaxmix.status import Solution, Status, settle, where
 
 
-@functools.partial(jax.jit, static_argnames=("k", "level", "arm"))
+@compiled("k", "level", "arm")
 def revisit(
     moments: Moments,
     k: int,
-    start: Any,
+    start: Start,
     *,
     level: int = 3,
     arm: int = 1,
     weight: Array | None = None,
     flat: Array | bool = False,
-) -> Solution:
+) -> Solution[Mixture]:
     """Return the classes at an optimum that was found before, for their derivatives.
 
     The value is that of `jaxmix.factorization.solve`, number for number, and so are its
@@ -64,7 +66,7 @@ def revisit(
             moments, num_classes=k, level=level, num_starts=1, max_steps=0, tolerance=0.0, warm=True
         )
         goal = least_squares.target(jax.lax.stop_gradient(moments), False)._replace(root=weight)
-        value = moments_value(moments, goal, start, layout, arm, flat)[0]
+        value = moments_value(moments, goal, jnp.asarray(start), layout, arm, flat)[0]
     return Solution(value, settle(where(flat, Status.NOT_IDENTIFIED), value.means), {})
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from typing import NamedTuple
 
@@ -18,6 +17,7 @@ from jaxmix.model.structure import Factors
 from jaxmix.model.table import Cells
 from jaxmix.sample import moments as moments_
 from jaxmix.sample.moments import Moments
+from jaxmix.solvers.compiling import compiled
 from jaxmix.status import Status, settle, where, worst
 
 Tensor = Float[Array, "d_z d_x s"]
@@ -31,7 +31,7 @@ class _Fit(NamedTuple):
     done: Bool[Array, ""]
 
 
-@functools.partial(jax.jit, static_argnames=("k", "num_starts", "arm"))
+@compiled("k", "num_starts", "arm")
 def nn_parafac(
     moments_or_cells: Moments | Cells,
     k: int,
@@ -136,7 +136,7 @@ class _Ascent(NamedTuple):
     done: Bool[Array, ""]
 
 
-@functools.partial(jax.jit, static_argnames=("k", "arm", "num_starts"))
+@compiled("k", "arm", "num_starts")
 def em(
     moments_or_cells: Moments | Cells,
     k: int,
@@ -263,7 +263,8 @@ def _descend(
 
     def relative_error(factors: tuple[Array, Array, Array]) -> Array:
         model = jnp.einsum("zu,xu,su->zxs", *factors, precision="highest")
-        return jnp.linalg.norm(tensor - model) / size
+        found: Array = jnp.linalg.norm(tensor - model) / size
+        return found
 
     def body(fit: _Fit) -> _Fit:
         factors = list(fit.factors)

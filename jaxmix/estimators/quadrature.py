@@ -27,7 +27,8 @@ def _hankel(m: Float[Array, " l"], size: int, shift: int = 0) -> Float[Array, "k
 
 def _singular(dtype: jnp.dtype) -> float:
     """Return the relative size below which a pivot of H_0 is rounding: atoms coincide."""
-    return float(jnp.finfo(dtype).eps) ** (2 / 3)
+    found: float = float(jnp.finfo(dtype).eps) ** (2 / 3)
+    return found
 
 
 def gauss(m: Float[Array, " 2k"]) -> EffectLaw:

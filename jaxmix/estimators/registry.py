@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -16,6 +16,7 @@ from jaxmix.estimators.quadrature import METHODS as QUADRATURES
 from jaxmix.model.law import EffectLaw, Mixture
 from jaxmix.sample.moments import Moments
 from jaxmix.status import Status, where
+from jaxmix.types import Json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +74,15 @@ class Synthetic(Estimator):
         looks = jnp.stack([law.effects / synthetic.outcome_scale(moments)[1], law.shares])
         numbers = numbers_of_law(law, potential.means)
         return Fitted(numbers, found.status, found.stats, looks)
+
+    def average_of(self, found: Fitted) -> Array:
+        """Return the difference of the potential means.
+
+        It needs the bridge alone: it stands where the moments of the law are indefinite.
+        """
+        means = found.numbers.means
+        assert means is not None
+        return means[1] - means[0]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,15 +149,18 @@ class Factorization(Estimator):
     ) -> Fitted:
         """Estimate from moments; a key is needed wherever it searches."""
         k = self.num_classes
-        start, flat, weight = (None, None, None) if near is None else near
         if self.searching:
+            start, weight = (None, None) if near is None else (near.start, near.weight)
             found = factorization.solve(
                 moments, k, key=_key(key), level=self.level, loss=self.loss_of(moments),
                 num_starts=self.num_starts, max_steps=self.max_steps, start=start, weight=weight,
                 thorough=self.thorough,
             )  # fmt: skip
         else:
-            found = optimum.revisit(moments, k, start, level=self.level, weight=weight, flat=flat)
+            assert near is not None
+            found = optimum.revisit(
+                moments, k, near.start, level=self.level, weight=near.weight, flat=near.flat
+            )
         mixture, stats = found.value, dict(found.stats)
         where_it_ended = None
         if self.searching:
@@ -167,7 +180,7 @@ def _key(key: Array | None) -> Array:
     return key
 
 
-def _numbers_of(mixture: Mixture, shares: Array) -> Numbers:
+def _numbers_of(mixture: Mixture, shares: Array) -> Numbers[Array]:
     return numbers_of_law(EffectLaw(shares, mixture.effects()), mixture.means @ shares)
 
 
@@ -292,13 +305,13 @@ class Method:
 
     estimator: type[Estimator]
     levels: tuple[int, ...] = ()
-    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    options: Mapping[str, type | tuple[object, ...]] = dataclasses.field(default_factory=dict)
     needs_table: bool = False
     needs_rank: bool = False
     differentiable: bool = True
     version: int = 1
 
-    def make(self, num_classes: int, options: Mapping[str, Any]) -> Estimator:
+    def make(self, num_classes: int, options: Mapping[str, Json]) -> Estimator:
         """Return the estimator with the options of a study.
 
         Those without classes know no number of them; the bridge, unless told otherwise, is

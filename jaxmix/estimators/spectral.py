@@ -5,8 +5,6 @@ Virk, Mazaheri, Wu, "The Spectral Structure of Latent Treatment Effects" (2026, 
 
 from __future__ import annotations
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,6 +15,7 @@ from jaxmix.estimators.bridge import PotentialMeans, short_of_rank, target_x
 from jaxmix.estimators.synthetic import outcome_scale, standard_zxy
 from jaxmix.model.law import EffectLaw, Mixture, range_status
 from jaxmix.sample.moments import Moments
+from jaxmix.solvers.compiling import compiled
 from jaxmix.solvers.linalg import inverse, pinv
 from jaxmix.solvers.spectra import dominant_subspace, left_eigen
 from jaxmix.status import Solution, Status, settle, where, worst
@@ -34,7 +33,8 @@ def _directions(num_arms: int, arm: int) -> np.ndarray:
     rng = np.random.default_rng(0)  # any generic directions do; fixed, so that results are
     others = rng.normal(size=(_NUM_DIRECTIONS * num_arms, num_arms))
     directions = np.vstack([effect, others])
-    return directions / np.linalg.norm(directions, axis=1, keepdims=True)
+    found: np.ndarray = directions / np.linalg.norm(directions, axis=1, keepdims=True)
+    return found
 
 
 def _best_direction(operators: Float[Array, "a k k"], arm: int) -> Float[Array, " a"]:
@@ -51,8 +51,8 @@ def _best_direction(operators: Float[Array, "a k k"], arm: int) -> Float[Array, 
     return directions[jnp.argmax(score)]
 
 
-@functools.partial(jax.jit, static_argnames=("k", "arm", "estimand"))
-def solve(moments: Moments, k: int, *, arm: int = 1, estimand: str = "ATE") -> Solution:
+@compiled("k", "arm", "estimand")
+def solve(moments: Moments, k: int, *, arm: int = 1, estimand: str = "ATE") -> Solution[Mixture]:
     """Estimate classes by diagonalizing the arms' operators together.
 
     With V the leading k right singular vectors of the stacked ``M_zx,t``, the operators
@@ -132,7 +132,7 @@ def solve(moments: Moments, k: int, *, arm: int = 1, estimand: str = "ATE") -> S
     return Solution(value, settle(status, value), stats)
 
 
-def _one_class(moments: Moments, arm: int) -> Solution:
+def _one_class(moments: Moments, arm: int) -> Solution[Mixture]:
     """Return the class of everybody: its operators are numbers, the means of the arms."""
     means = (moments.y_by_arm / moments.arm_probabilities)[:, None]
     whole = jnp.ones(1, means.dtype)
@@ -149,7 +149,7 @@ def potential_means(mixture: Mixture, arm: int = 1) -> PotentialMeans:
     return PotentialMeans(means, means[arm] - means[0])
 
 
-@functools.partial(jax.jit, static_argnames=("k", "arm", "estimand"))
+@compiled("k", "arm", "estimand")
 def effect_law(moments: Moments, k: int, *, arm: int = 1, estimand: str = "ATE") -> EffectLaw:
     """Estimate the distribution of class effects by the spectral operator (level 3).
 

@@ -7,9 +7,7 @@ Mazaheri, Squires, Uhler, "Synthetic Potential Outcomes and Causal Mixture Ident
 from __future__ import annotations
 
 import dataclasses
-import functools
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
@@ -17,6 +15,7 @@ from jaxmix.estimators.bridge import PotentialMeans, arm_inverses, target_x
 from jaxmix.estimators.quadrature import METHODS
 from jaxmix.model.law import EffectLaw, range_status
 from jaxmix.sample.moments import Moments
+from jaxmix.solvers.compiling import compiled
 from jaxmix.status import Solution, Status, settle, where, worst
 
 
@@ -68,7 +67,7 @@ def moment_sequence(
     return jnp.stack(values)
 
 
-@functools.partial(jax.jit, static_argnames=("k", "order", "arm", "estimand"))
+@compiled("k", "order", "arm", "estimand")
 def effect_moments(
     moments: Moments, k: int, order: int, *, arm: int = 1, estimand: str = "ATE"
 ) -> Float[Array, " order+1"]:
@@ -101,7 +100,7 @@ def effect_moments(
     return values * outcome_scale(moments)[1] ** jnp.arange(order + 1)
 
 
-@functools.partial(jax.jit, static_argnames=("k", "quadrature", "arm", "estimand"))
+@compiled("k", "quadrature", "arm", "estimand")
 def solve(
     moments: Moments,
     k: int,
@@ -109,7 +108,7 @@ def solve(
     quadrature: str = "gauss",
     arm: int = 1,
     estimand: str = "ATE",
-) -> Solution:
+) -> Solution[tuple[EffectLaw, PotentialMeans]]:
     """Estimate the effect law from synthetic moments, and the potential means beside it.
 
     Parameters
@@ -141,7 +140,7 @@ def solve(
     return Solution((law, potential), settle(law.status, potential), law.stats)
 
 
-@functools.partial(jax.jit, static_argnames=("k", "quadrature", "arm", "estimand"))
+@compiled("k", "quadrature", "arm", "estimand")
 def effect_law(
     moments: Moments,
     k: int,

@@ -6,6 +6,7 @@ import dataclasses
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 from jaxmix.data.roles import CausalData
 from jaxmix.estimators.base import Fitted, LevelEstimator, Numbers
@@ -23,9 +24,9 @@ from jaxmix.status import Status
 class _Labelled:
     """Estimates with their standard errors and intervals, by name."""
 
-    numbers: Numbers
-    errors: Numbers
-    bounds: Numbers
+    numbers: Numbers[Array] | Numbers[np.ndarray]
+    errors: Numbers[np.ndarray]
+    bounds: Numbers[np.ndarray]
 
     def __call__(self, name: str, *index: int) -> Estimate:
         value, se, ends = (getattr(part, name) for part in (self.numbers, self.errors, self.bounds))
@@ -91,10 +92,10 @@ def answer(
     harmed = labelled("harmed")
     if bands is not None:
         harmed = harmed._replace(interval=bands.harmed(options.better))
-    numbers = point.numbers
+    law = point.law
     return dataclasses.replace(
         result,
-        law=EffectLaw(numbers.shares, numbers.effects, jnp.int32(status), dict(point.stats)),
+        law=EffectLaw(law.shares, law.effects, jnp.int32(status), dict(point.stats)),
         law_se=_per_class(spread.errors),
         law_interval=_per_class(spread.bounds),
         share_harmed=harmed,
@@ -103,12 +104,14 @@ def answer(
     )
 
 
-def _per_class(numbers: Numbers) -> PerClass | None:
+def _per_class(numbers: Numbers[np.ndarray]) -> PerClass | None:
     """Return the part of numbers that is by class, where there is one."""
-    return None if numbers.shares is None else PerClass(numbers.shares, numbers.effects)
+    if numbers.shares is None or numbers.effects is None:
+        return None
+    return PerClass(numbers.shares, numbers.effects)
 
 
-def _bands(bounds: Numbers) -> LawBands | None:
+def _bands(bounds: Numbers[np.ndarray]) -> LawBands | None:
     """Return what the intervals of the classes say of the law, where they exist."""
     effects, cumulative = bounds.effects, bounds.cumulative
     if effects is None or cumulative is None:

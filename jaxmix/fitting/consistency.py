@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any
 
 import numpy as np
+from jaxtyping import Array
 
 from jaxmix.estimators.base import Fitted, LevelEstimator, Numbers
 from jaxmix.fitting.uncertainty import Uncertainty, has_likelihood
@@ -123,10 +123,10 @@ def of_point(
         if not abs(shares.sum() - 1) <= _DIGITS:
             found.append(f"the shares of the classes add up to {shares.sum():.6g}")
         mean = float(shares @ effects)
-        if not abs(mean - float(numbers.effect)) <= _DIGITS * size:
-            found.append(
-                f"the average effect is {float(numbers.effect):.6g}, and the classes' {mean:.6g}"
-            )
+        assert numbers.effect is not None
+        effect = float(numbers.effect)
+        if not abs(mean - effect) <= _DIGITS * size:
+            found.append(f"the average effect is {effect:.6g}, and the classes' {mean:.6g}")
     if mixture is None:
         return tuple(found)
     if not ((mixture.shares >= -_DIGITS) & (mixture.shares <= 1 + _DIGITS)).all():
@@ -142,7 +142,11 @@ def of_point(
 
 
 def of_intervals(
-    numbers: Numbers, bounds: Numbers, kinds: Numbers, extremes: Numbers, num_usable: int
+    numbers: Numbers[Array],
+    bounds: Numbers[np.ndarray],
+    kinds: Numbers[str],
+    extremes: Numbers[np.ndarray],
+    num_usable: int,
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return how intervals and resamples contradict an estimate, and what is only notable.
 
@@ -186,7 +190,7 @@ def of_intervals(
     return tuple(found), tuple(notes)
 
 
-def _outside(value: Any, ends: np.ndarray) -> bool:
+def _outside(value: object, ends: np.ndarray) -> bool:
     """Whether a number lies outside its ends by more than rounding; missing ends hold anything."""
     value, (low, high) = np.asarray(value), np.moveaxis(np.asarray(ends), -1, 0)
     slack = _DIGITS * np.maximum(np.abs(value), high - low)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from collections.abc import Callable
+from typing import TypeVar
 
 import jax
 import numpy as np
@@ -27,6 +28,7 @@ from jaxmix.results.estimates import Checks, Diagnostics, Resamples
 from jaxmix.sample.features import Views, copies, nothing_left
 from jaxmix.sample.moments import Moments
 from jaxmix.sample.sample import Sample
+from jaxmix.solvers.compiling import compiled
 from jaxmix.status import Status
 
 _STARTS = ("log_likelihood", "num_starts", "num_agree", "runner_up", "decrement", "steps")
@@ -34,10 +36,11 @@ _ROUNDING = 1e-9  # of the outcome's size: a mean at the end of its range may li
 _WEAK = 10.0  # an effective F below this (Staiger, Stock 1997) makes proxies weak
 
 Statistic = jax.tree_util.Partial
+_Tree = TypeVar("_Tree")
 
 
-@jax.jit
-def evaluate(statistic: Statistic, moments: Moments) -> Any:
+@compiled()
+def evaluate(statistic: Callable[[Moments], _Tree], moments: Moments) -> _Tree:
     """Evaluate a statistic of the moments.
 
     One program per statistic, whatever else is asked of it: a program that also differentiates
@@ -67,8 +70,10 @@ class _Contrast:
     def __call__(self, moments: Moments, *, near: Optimum | None = None) -> dict[str, Array]:
         own = self.estimator
         other = Bridge(own.num_classes, own.form, own.estimand)
-        gap = own(moments, near=near).numbers.effect - other(moments).numbers.effect
-        return {"contrast": gap}
+        mean, less = own(moments, near=near).numbers.effect, other(moments).numbers.effect
+        assert mean is not None
+        assert less is not None
+        return {"contrast": mean - less}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,7 +157,7 @@ def _test_of_fit(
     symbol = "G2" if "g2" in stats else "J"
     cells = views.num_arms * views.z.shape[1] * views.x.shape[1] * views.y.shape[1]
     rows_per_cell = data.num_rows / cells if symbol == "G2" else None
-    df = stats.get("df", 1)
+    df: float | Array = stats.get("df", 1)
     # The ranks of a large table take their time.
     if rows_per_cell is not None and rows_per_cell >= 1 and near is not None:
         df = left_to_test(sample.moments, near.start, level=estimator.level)
@@ -188,6 +193,7 @@ def warnings_of(
     found = []
     low, high = np.asarray(views.range_y)
     rounding = _ROUNDING * max(abs(low), abs(high))
+    assert point.numbers.means is not None
     for arm, mean in zip(data.arms, point.numbers.means, strict=True):
         if not low - rounding <= mean <= high + rounding and np.isfinite(mean):
             found.append(

@@ -22,6 +22,7 @@ from jaxmix.report.tables import Table, number, text_keys
 from jaxmix.status import EstimateError, InputError, Status
 from jaxmix.tables.cells import names_of
 from jaxmix.tables.texts import AUTO, USUAL, Marks, marks_of
+from jaxmix.types import Json
 
 _NUM_STARTS = 32
 _DIGITS = 1e-6  # relative disagreement that rounding explains
@@ -88,7 +89,7 @@ class LatentClassResult:
         """Schwarz's criterion, ``-2 log L + p log n`` with the rows used: smaller is better."""
         return -2 * self.log_likelihood + self.num_parameters * math.log(self.num_rows)
 
-    def posterior(self, frame: Any) -> np.ndarray:
+    def posterior(self, frame: object) -> np.ndarray:
         """Return the class probabilities of rows.
 
         Parameters
@@ -151,7 +152,7 @@ class LatentClassResult:
     def _repr_html_(self) -> str:
         return "\n".join(table.html() for table in self.tables())
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Json]:
         """Return everything as plain numbers, text and None."""
         return {
             "schema": 1,
@@ -182,11 +183,11 @@ class LatentClassResult:
 
 
 def latent_classes(
-    frame: Any,
+    frame: object,
     num_classes: int,
     *,
     columns: Sequence[str] | None = None,
-    weights: Any = None,
+    weights: object = None,
     seed: int = 0,
     num_starts: int | None = None,
     missing_marks: str | Sequence[str] = AUTO,
@@ -358,7 +359,7 @@ def _warnings(
     return tuple(notes)
 
 
-def _names(frame: Any, columns: Sequence[str] | None, weights: Any) -> list[str]:
+def _names(frame: object, columns: Sequence[str] | None, weights: object) -> list[str]:
     """Return the columns to fit, each of which stands in the table once."""
     stored = names_of(frame)
     columns = None if columns is None else arguments.columns("columns", columns)
@@ -381,7 +382,7 @@ def _check_varies(codes: np.ndarray, levels: Mapping[str, tuple[str, ...]]) -> N
             raise InputError(f"column {name!r} is constant ({what}) in the rows used; leave it out")
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any) -> Json:
     if isinstance(value, list):
         return [_plain(item) for item in value]
     return value if math.isfinite(value) else None

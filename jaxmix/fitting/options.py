@@ -41,13 +41,13 @@ class Option:
         Its name on the command line, where that is not its own.
     """
 
-    default: Any
+    default: Any  # of a type of its own, which a table of all options cannot say
     help: str
-    choices: tuple[Any, ...] = ()
-    check: Callable[[str, Any], Any] | None = None
+    choices: tuple[object, ...] = ()
+    check: Callable[[str, object], object] | None = None
     flag: str = ""
 
-    def checked(self, name: str, value: Any) -> Any:
+    def checked(self, name: str, value: object) -> object:
         """Return a value as plain Python has it, or refuse it."""
         if self.choices:
             return arguments.choice(name, value, self.choices)
@@ -56,21 +56,21 @@ class Option:
         return self.check(shown, value)
 
 
-def _num_classes(name: str, value: Any) -> Any:
+def _num_classes(name: str, value: object) -> int | str | None:
     if value is None or (isinstance(value, str) and value == AUTO):
         return value
     remedy = "give a whole number of at least 1, or 'auto'"
     return arguments.whole(name, value, least=1, remedy=remedy)
 
 
-def _num_resamples(name: str, value: Any) -> int:
+def _num_resamples(name: str, value: object) -> int:
     remedy = f"give 0 (influence functions) or at least {MIN_RESAMPLES}"
     if (found := arguments.whole(name, value, least=0, remedy=remedy)) != 0:
         arguments.whole(name, found, least=MIN_RESAMPLES, remedy=remedy)
     return found
 
 
-def _seed(name: str, value: Any) -> int:
+def _seed(name: str, value: object) -> int:
     del name
     return arguments.seed(value)
 
@@ -128,7 +128,7 @@ class Options:
     progress: Callable[[int, int], None] | None
 
     @classmethod
-    def of(cls, **given: Any) -> Options:
+    def of(cls, **given: object) -> Options:
         """Return the options that were given, the others at their defaults, or refuse them.
 
         Examples
@@ -139,7 +139,8 @@ class Options:
         unknown = given.keys() - OPTIONS.keys()
         if unknown:
             raise InputError(f"there is no option {sorted(unknown)[0]!r}")
-        checked = {
+        # Each is of the type of its field once its own option has checked it.
+        checked: dict[str, Any] = {
             name: option.checked(name, given.get(name, option.default))
             for name, option in OPTIONS.items()
         }

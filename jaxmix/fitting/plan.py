@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 from jaxmix.data.columns import listed
 from jaxmix.data.roles import CausalData
@@ -132,7 +131,7 @@ def plan(data: CausalData, asked: Options) -> Plan:
 
 
 def declare(
-    data: CausalData, level: int | str, graph: Any, separable: bool | None = None
+    data: CausalData, level: int | str, graph: object, separable: bool | None = None
 ) -> tuple[int | str, Verdict | None]:
     """Return the level that is claimed: by the user, or by a graph of the table's columns.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import numpy as np
@@ -52,7 +51,7 @@ def fit(
     interval: str = "auto",
     resampling: str | None = None,
     strata: str | None = None,
-    graph: Any = None,
+    graph: object = None,
     checks: bool = True,
     edge: str = "x_to_y",
     progress: Callable[[int, int], None] | None = None,

@@ -12,7 +12,7 @@ import numpy as np
 from jax.tree_util import Partial
 from jaxtyping import Array
 
-from jaxmix.estimators.base import Fitted, LevelEstimator, Numbers
+from jaxmix.estimators.base import Fitted, LevelEstimator, Numbers, Optimum
 from jaxmix.estimators.compared import Compared
 from jaxmix.estimators.registry import Factorization
 from jaxmix.fitting.options import Options
@@ -23,6 +23,7 @@ from jaxmix.results.estimates import Resamples
 from jaxmix.sample.features import Views
 from jaxmix.sample.moments import Moments
 from jaxmix.sample.sample import Sample
+from jaxmix.solvers.compiling import compiled
 from jaxmix.status import NO_ESTIMATE, Status
 
 # With errors by differentiation.
@@ -47,7 +48,8 @@ _WORDS = {
 }  # fmt: skip
 
 
-_NONE = Numbers()
+_NONE: Numbers[np.ndarray] = Numbers()
+_NO_KINDS: Numbers[str] = Numbers()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,12 +74,12 @@ class Uncertainty:
         Resamples that are estimates.
     """
 
-    errors: Numbers
-    bounds: Numbers
+    errors: Numbers[np.ndarray]
+    bounds: Numbers[np.ndarray]
     resamples: Resamples
     notes: tuple[str, ...] = ()
-    kinds: Numbers = _NONE
-    extremes: Numbers = _NONE
+    kinds: Numbers[str] = _NO_KINDS
+    extremes: Numbers[np.ndarray] = _NONE
     num_usable: int = 0
 
 
@@ -87,8 +89,10 @@ class _NumbersOf:
 
     compared: Compared
 
-    def __call__(self, moments: Moments, **more: Any) -> dict[str, Array]:
-        return self.compared(moments, **more).numbers._replace(harmed=None).known()
+    def __call__(
+        self, moments: Moments, *, key: Array | None = None, near: Optimum | None = None
+    ) -> dict[str, Array]:
+        return self.compared(moments, key=key, near=near).numbers._replace(harmed=None).known()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,13 +101,15 @@ class _Drawn:
 
     compared: Compared
 
-    def __call__(self, moments: Moments, **more: Any) -> dict[str, Array]:
-        found = self.compared(moments, **more)
+    def __call__(
+        self, moments: Moments, *, key: Array | None = None, near: Optimum | None = None
+    ) -> dict[str, Array]:
+        found = self.compared(moments, key=key, near=near)
         looks = {} if found.looks is None else {"looks": found.looks}
         return found.numbers.known() | looks | {"status": found.status}
 
 
-_align = jax.jit(jax.vmap(resampling.align, in_axes=(0, None)))
+_align = compiled()(jax.vmap(resampling.align, in_axes=(0, None)))
 
 
 def linearized(compared: Compared, sample: Sample, point: Fitted) -> Linearized:
@@ -191,7 +197,7 @@ def uncertainty(
             getattr(point.numbers, name),
             confidence,
             se=se.get(name),
-            draws_se=draws_se.get(name),
+            draws_se=jnp.asarray(draws_se[name]) if name in draws_se else None,
             acceleration=skew.get(name),
         )
         ends_of[name] = np.stack([ends.lower, ends.upper], axis=-1)
@@ -223,14 +229,17 @@ def _by_profile(
     assert k is not None
     assert near is not None
     moments = linear.sample.moments
-    asked = {"level": estimator.level, "estimand": estimator.estimand}
+    level, estimand = estimator.level, estimator.estimand
     inflation = None
     if not linear.sample.design.is_random:
         errors = Numbers(**linear.standard_errors())
-        inflation = numbers_.design_effects(moments, k, near.start, errors, **asked)
+        inflation = numbers_.design_effects(
+            moments, k, near.start, errors, level=level, estimand=estimand
+        )
     found = profile.intervals(
-        moments, k, near.start, confidence=confidence, inflation=inflation, **asked
-    )
+        moments, k, near.start, confidence=confidence, inflation=inflation, level=level,
+        estimand=estimand,
+    )  # fmt: skip
     named = found._asdict()
     settled, excess = bool(named.pop("settled")), float(named.pop("excess"))
     bounds = plain.bounds._replace(**{name: np.asarray(ends) for name, ends in named.items()})
@@ -267,7 +276,7 @@ def _with_normal(
     """Return errors with normal intervals."""
     values = point.numbers.known()
     bounds = {
-        name: np.stack(intervals.normal_interval(values[name], se, confidence), axis=-1)
+        name: np.stack(intervals.normal_interval(np.asarray(values[name]), se, confidence), axis=-1)
         for name, se in errors.items()
     }
     notes = () if all(np.isfinite(se).all() for se in errors.values()) else (_NO_ERRORS,)
@@ -320,6 +329,7 @@ def resample(
     usable = ~np.isin(statuses, NO_ESTIMATE)
     ambiguous = np.zeros(len(statuses), bool)
     if "looks" in draws:
+        assert point.looks is not None
         order, ambiguous = _on_host(_align(draws["looks"], point.looks))
         for values in (draws, draws_se):
             for name in values.keys() & {"shares", "effects"}:

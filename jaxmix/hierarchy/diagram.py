@@ -8,7 +8,7 @@ import math
 import os
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -17,7 +17,10 @@ from jaxmix.hierarchy import reading
 from jaxmix.hierarchy.paths import networkx
 from jaxmix.status import InputError
 
-_DEFAULTS: dict[str, Any] = {
+if TYPE_CHECKING:
+    from networkx import DiGraph
+
+_DEFAULTS: dict[str, object] = {
     "latent": "U", "treatment": "T", "outcome": "Y", "z": ("Z",), "x": ("X",),
     "covariates": (), "separable": False,
 }  # fmt: skip
@@ -43,7 +46,7 @@ class Diagram:
         Whether the user declares the class to be a function of observed columns.
     """
 
-    graph: Any
+    graph: DiGraph
     latent: str
     treatment: str
     outcome: str
@@ -73,14 +76,14 @@ class Diagram:
         """Nodes without a role, in the order of the graph."""
         return tuple(node for node in self.graph if node not in self.nodes(self.legend))
 
-    def without_effects_of_treatment(self) -> Any:
+    def without_effects_of_treatment(self) -> DiGraph:
         """Return the graph without the arrows out of treatment, in which Y stands for Y(t)."""
         graph = self.graph.copy()
         graph.remove_edges_from(list(graph.out_edges(self.treatment)))
         return graph
 
 
-def diagram(graph: Any, **roles: Any) -> Diagram:
+def diagram(graph: object, **roles: object) -> Diagram:
     """Return the diagram of a graph, or raise `InputError`; roles that are None have defaults."""
     named = {role: value for role, value in roles.items() if value is not None}
     if isinstance(graph, (str, os.PathLike)):
@@ -92,8 +95,10 @@ def diagram(graph: Any, **roles: Any) -> Diagram:
             twice = next(name for name in nodes if nodes.count(name) > 1)
             raise InputError(f"two nodes of the graph are both written {twice!r}; rename one")
     chosen = _DEFAULTS | named
+    single: dict[str, str] = {}
+    several: dict[str, tuple[str, ...]] = {}
     for role in ("latent", "treatment", "outcome"):
-        chosen[role] = _node(role, chosen[role])
+        single[role] = _node(role, chosen[role])
     for role in ("z", "x", "covariates"):
         value = chosen[role]
         names = (value,) if isinstance(value, str) else value
@@ -101,18 +106,27 @@ def diagram(graph: Any, **roles: Any) -> Diagram:
             listed = arguments.columns(role, names)
         except InputError:
             raise InputError(f"{role} is {arguments.told(value)}; give a list of nodes") from None
-        chosen[role] = tuple(_node(role, name) for name in listed)
-    chosen["separable"] = arguments.flag("separable", chosen["separable"])
+        several[role] = tuple(_node(role, name) for name in listed)
+    separable = arguments.flag("separable", chosen["separable"])
     made = networkx().DiGraph()
     made.add_nodes_from(nodes)
     made.add_edges_from(edges)
-    found = Diagram(made, **chosen)
+    found = Diagram(
+        made,
+        latent=single["latent"],
+        treatment=single["treatment"],
+        outcome=single["outcome"],
+        z=several["z"],
+        x=several["x"],
+        covariates=several["covariates"],
+        separable=separable,
+    )
     _check_edges(made)
     _check_roles(found, named)
     return found
 
 
-def _node(role: str, name: Any) -> str:
+def _node(role: str, name: object) -> str:
     """Return the name of a node as text; whatever else is no name is refused."""
     try:
         return _name(arguments.column(role, name))
@@ -120,20 +134,21 @@ def _node(role: str, name: Any) -> str:
         raise InputError(f"{role} is {arguments.told(name)}; give the name of a node") from None
 
 
-def _edges(graph: Any) -> list[tuple[str, str]]:
+def _edges(graph: object) -> list[tuple[str, str]]:
     """Return the edges of a networkx graph or of a list of pairs, names as text."""
     if hasattr(graph, "is_directed"):
-        if not graph.is_directed():
+        network = cast("DiGraph", graph)
+        if not network.is_directed():
             raise InputError(
                 "the graph is undirected; give a networkx DiGraph, with arrows from cause to effect"
             )
-        for source, target, attributes in graph.edges(data=True):
+        for source, target, attributes in network.edges(data=True):
             if str(attributes.get("dir", "forward")).strip('"') != "forward":
                 raise InputError(
                     f"the edge {source} -> {target} has dir={attributes['dir']}; write each arrow "
                     "from cause to effect, and a hidden common cause as a node of its own"
                 )
-        return [(_name(source), _name(target)) for source, target in graph.edges()]
+        return [(_name(source), _name(target)) for source, target in network.edges()]
     if hasattr(graph, "to_numpy") and not isinstance(graph, type):  # a data frame of two columns
         graph = graph.to_numpy()
     if not isinstance(graph, Iterable) or getattr(graph, "ndim", 2) == 0:
@@ -151,7 +166,7 @@ def _edges(graph: Any) -> list[tuple[str, str]]:
     return edges
 
 
-def _name(node: Any) -> str:
+def _name(node: object) -> str:
     """Return a node as text, the same from every kind of graph: 1.0 of an array is the node 1."""
     if isinstance(node, bytes):
         return node.decode("utf-8", "backslashreplace")
@@ -160,7 +175,7 @@ def _name(node: Any) -> str:
     return str(node)
 
 
-def _check_edges(graph: Any) -> None:
+def _check_edges(graph: DiGraph) -> None:
     for node in graph:
         if _ARROW.fullmatch(node):
             raise InputError(
@@ -182,7 +197,7 @@ def _check_edges(graph: Any) -> None:
     )
 
 
-def _check_roles(found: Diagram, named: dict[str, Any]) -> None:
+def _check_roles(found: Diagram, named: dict[str, object]) -> None:
     for role, names in (("z", found.z), ("x", found.x)):
         if not names:
             side = "treatment" if role == "z" else "outcome"
@@ -201,7 +216,7 @@ def _check_roles(found: Diagram, named: dict[str, Any]) -> None:
             taken[name] = role
 
 
-def _unknown(role: str, name: str, graph: Any, named: bool) -> str:
+def _unknown(role: str, name: str, graph: DiGraph, named: bool) -> str:
     known = [str(node) for node in graph]
     if not named:
         return (

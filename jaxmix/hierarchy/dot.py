@@ -7,9 +7,12 @@ import io
 import re
 import warnings
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from jaxmix.status import InputError
+
+if TYPE_CHECKING:
+    from pydot import Graph
 
 Edges = list[tuple[str, str]]
 
@@ -56,13 +59,13 @@ def parse(path: str, text: str) -> tuple[Edges, list[str]]:
     return edges, list(nodes)
 
 
-def _parts(graph: Any) -> Iterator[Any]:
+def _parts(graph: Graph) -> Iterator[Graph]:
     yield graph
     for part in graph.get_subgraphs():
         yield from _parts(part)
 
 
-def _check_forward(path: str, attributes: Mapping[str, Any]) -> None:
+def _check_forward(path: str, attributes: Mapping[str, object]) -> None:
     direction = str(attributes.get("dir", "forward")).strip('"')
     if direction != "forward":
         raise InputError(
@@ -76,15 +79,16 @@ def _check_forward(path: str, attributes: Mapping[str, Any]) -> None:
         )
 
 
-def _ends(path: str, end: Any) -> list[str]:
+def _ends(path: str, end: object) -> list[str]:
     """Return the nodes at an end of an edge: one, or those of a group in braces."""
     if isinstance(end, str):
         return [_name(end)]
-    if end["edges"] or end["subgraphs"]:
+    group = cast(Mapping[str, Mapping[str, object]], end)
+    if group["edges"] or group["subgraphs"]:
         raise InputError(
             f"{path}: an edge leads from or to braces with edges in them; write those edges apart"
         )
-    return [_name(name) for name in end["nodes"]]
+    return [_name(name) for name in group["nodes"]]
 
 
 def _name(text: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
 
 from jaxmix.hierarchy import levels
 from jaxmix.hierarchy.diagram import Diagram, diagram
@@ -22,7 +21,7 @@ from jaxmix.hierarchy.verdict import (
 
 
 def identify(
-    graph: Any,
+    graph: object,
     treatment: str | None = None,
     outcome: str | None = None,
     latent: str | None = None,
@@ -212,15 +211,21 @@ def _changes(roles: Diagram, level: int | None) -> tuple[Change, ...]:
     return tuple(sorted(found, key=lambda change: change.level))
 
 
+def _with(roles: Diagram, view: str, names: tuple[str, ...]) -> Diagram:
+    """Return the roles with other proxies in a view."""
+    if view == "z":
+        return dataclasses.replace(roles, z=names)
+    return dataclasses.replace(roles, x=names)
+
+
 def _proposals(roles: Diagram) -> Iterator[tuple[str, str | None, str, Diagram]]:
     for view, other in (("z", "x"), ("x", "z")):
         mine, others = getattr(roles, view), getattr(roles, other)
         for node in mine if len(mine) > 1 else ():
-            rest: dict[str, Any] = {view: tuple(name for name in mine if name != node)}
-            yield "drop", node, f"Leave {node} out of {view}", dataclasses.replace(roles, **rest)
-            moved = rest | {other: (*others, node)}
+            rest = _with(roles, view, tuple(name for name in mine if name != node))
+            yield "drop", node, f"Leave {node} out of {view}", rest
             words = f"Move {node} from {view} to {other}"
-            yield "move", node, words, dataclasses.replace(roles, **moved)
+            yield "move", node, words, _with(rest, other, (*others, node))
     swapped = dataclasses.replace(roles, z=roles.x, x=roles.z)
     yield "swap", None, "Take z for x and x for z", swapped
     for node in roles.free:

@@ -6,18 +6,23 @@ import dataclasses
 import itertools
 from collections import deque
 from collections.abc import Iterator, Set
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 from jaxmix.status import InputError
 
+if TYPE_CHECKING:
+    from networkx import DiGraph
 
-def networkx() -> Any:
+
+def networkx() -> ModuleType:
     """Return the library of graphs, or say how to install it."""
     try:
         import networkx
     except ImportError:
         raise InputError("graphs need the extra 'graph': pip install 'jaxmix[graph]'") from None
-    return networkx
+    found: ModuleType = networkx
+    return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,12 +83,12 @@ def _between(
     return tuple(node for node, around in inner if around == pair)
 
 
-def separated(graph: Any, left: Set[str], right: Set[str], given: Set[str]) -> bool:
+def separated(graph: DiGraph, left: Set[str], right: Set[str], given: Set[str]) -> bool:
     """Whether two sets of nodes are d-separated by a third."""
     return bool(networkx().is_d_separator(graph, set(left), set(right), set(given)))
 
 
-def directed_path(graph: Any, left: Set[str], right: Set[str]) -> Path | None:
+def directed_path(graph: DiGraph, left: Set[str], right: Set[str]) -> Path | None:
     """Return a shortest path along arrows from one set to the other, or None."""
     before: dict[str, str | None] = {node: None for node in graph if node in left}
     waiting = deque(before)
@@ -104,7 +109,7 @@ def directed_path(graph: Any, left: Set[str], right: Set[str]) -> Path | None:
 _State = tuple[str, bool]  # a node, and whether the path came into it along an arrow
 
 
-def open_path(graph: Any, left: Set[str], right: Set[str], given: Set[str]) -> Path | None:
+def open_path(graph: DiGraph, left: Set[str], right: Set[str], given: Set[str]) -> Path | None:
     """Return a shortest path that is open given a set, or None where the ends are separated.
 
     A path is open where no node of it is conditioned on, except that two arrows may meet at a
@@ -139,14 +144,14 @@ def open_path(graph: Any, left: Set[str], right: Set[str], given: Set[str]) -> P
     return Path(nodes, arrows, tuple((node, _opener(graph, node, given)) for node in met))
 
 
-def connected(graph: Any, node: str, given: Set[str]) -> set[str]:
+def connected(graph: DiGraph, node: str, given: Set[str]) -> set[str]:
     """Return the nodes, other than those given, that are not separated from a node."""
     before, _ = _search(graph, {node}, frozenset(), given)
     return {reached for reached, _ in before} - set(given) - {node}
 
 
 def _search(
-    graph: Any, left: Set[str], right: Set[str], given: Set[str]
+    graph: DiGraph, left: Set[str], right: Set[str], given: Set[str]
 ) -> tuple[dict[_State, _State | None], _State | None]:
     """Walk along open paths; return each state with the one before it, and the end if reached."""
     opening = _ancestors(graph, given)
@@ -164,7 +169,7 @@ def _search(
     return before, None
 
 
-def _steps(graph: Any, state: _State, given: Set[str], opening: Set[str]) -> Iterator[_State]:
+def _steps(graph: DiGraph, state: _State, given: Set[str], opening: Set[str]) -> Iterator[_State]:
     node, into = state
     if node not in given:
         yield from ((child, True) for child in graph.succ[node])
@@ -172,7 +177,7 @@ def _steps(graph: Any, state: _State, given: Set[str], opening: Set[str]) -> Ite
         yield from ((parent, False) for parent in graph.pred[node])
 
 
-def _ancestors(graph: Any, nodes: Set[str]) -> set[str]:
+def _ancestors(graph: DiGraph, nodes: Set[str]) -> set[str]:
     found, waiting = set(nodes), list(nodes)
     while waiting:
         for parent in graph.pred[waiting.pop()]:
@@ -182,7 +187,7 @@ def _ancestors(graph: Any, nodes: Set[str]) -> set[str]:
     return found
 
 
-def _opener(graph: Any, collider: str, given: Set[str]) -> str:
+def _opener(graph: DiGraph, collider: str, given: Set[str]) -> str:
     path = directed_path(graph, {collider}, given)
     assert path is not None  # the search goes through a collider only where there is one
     return path.nodes[-1]

@@ -7,11 +7,12 @@ import os
 import pathlib
 import re
 import tomllib
-from typing import Any
+from typing import cast
 
 from jaxmix import arguments
 from jaxmix.hierarchy import dot
 from jaxmix.status import InputError
+from jaxmix.types import Json
 
 Edges = list[tuple[str, str]]
 
@@ -24,7 +25,7 @@ _EXAMPLES = {
 }  # fmt: skip
 
 
-def read(path: str | os.PathLike[str]) -> tuple[Edges, list[str], dict[str, Any]]:
+def read(path: str | os.PathLike[str]) -> tuple[Edges, list[str], dict[str, Json]]:
     """Return edges, nodes and roles of a file; a DOT file has no roles."""
     if isinstance(path, str) and "\0" in path:
         raise InputError(f"the graph {path!r} is no path; give the name of a file")
@@ -51,12 +52,12 @@ def read(path: str | os.PathLike[str]) -> tuple[Edges, list[str], dict[str, Any]
 # ---------------------------------------------------------------------------------------- TOML
 
 
-def _toml(path: str, text: str) -> tuple[Edges, dict[str, Any]]:
+def _toml(path: str, text: str) -> tuple[Edges, dict[str, Json]]:
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"{path} is no valid TOML: {error}") from None
-    known: dict[str, Any] = _NEEDED | _OPTIONAL
+    known: dict[str, type] = _NEEDED | _OPTIONAL
     for key, value in table.items():
         place = _place(path, text, key)
         if key not in known:
@@ -66,7 +67,7 @@ def _toml(path: str, text: str) -> tuple[Edges, dict[str, Any]]:
         if not isinstance(value, known[key]):
             raise InputError(f"{place}: {key} is {value!r}; write it as in {_EXAMPLES[key]}")
         if known[key] is list and key != "edges":
-            for name in value:
+            for name in cast(list[object], value):
                 if not isinstance(name, str):
                     raise InputError(
                         f"{place}: {key} holds {name!r}; it is a list of texts, as in "

@@ -7,7 +7,6 @@ import importlib.metadata
 import json
 import os
 import shlex
-from typing import Any
 
 from jaxmix import arguments
 from jaxmix.hierarchy.diagram import Diagram
@@ -15,6 +14,7 @@ from jaxmix.hierarchy.levels import ALWAYS, LEVELS, Assumption, Level
 from jaxmix.hierarchy.paths import Path
 from jaxmix.report.files import write_whole
 from jaxmix.report.tables import Table
+from jaxmix.types import Json
 
 WEAKEST = len(LEVELS)
 _WIDTH = 77  # for the cells of a line, beside the blanks between its four columns
@@ -206,7 +206,7 @@ class Verdict:
     def _repr_html_(self) -> str:
         return "\n".join(table.html() for table in self.tables())
 
-    def to_dict(self, command: str | None = None) -> dict[str, Any]:
+    def to_dict(self, command: str | None = None) -> dict[str, Json]:
         """Return everything as plain numbers, text and None."""
         arguments.text("command", command)
         roles = self.diagram
@@ -368,7 +368,7 @@ def _levels(levels: tuple[int, ...], against: str, room: int) -> str:
     return reason if len(reason := f"no: {against}") <= room else "no"
 
 
-def _violation(violation: Violation) -> dict[str, Any]:
+def _violation(violation: Violation) -> dict[str, Json]:
     return {
         "assumption": violation.assumption.name,
         "statement": violation.statement,

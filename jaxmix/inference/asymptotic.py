@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -23,9 +23,12 @@ from jaxtyping import Array, Float, Int
 from jaxmix.sample.features import Views
 from jaxmix.sample.moments import Moments, from_rows
 from jaxmix.sample.sample import Sample
+from jaxmix.solvers.compiling import compiled
+
+_Tree = TypeVar("_Tree")  # what a statistic gives: a pytree of arrays
 
 
-def influence(statistic: Callable[[Moments], Any], views: Views) -> Any:
+def influence(statistic: Callable[[Moments], _Tree], views: Views) -> _Tree:
     """Return the influence of each row on a statistic of the moments.
 
     Parameters
@@ -53,7 +56,8 @@ def influence(statistic: Callable[[Moments], Any], views: Views) -> Any:
     >>> treated.shape, round(float(treated[1]) * 16, 6)
     ((16,), 0.5)
     """
-    return jax.jacrev(of_multiplicity(statistic, views))(views.multiplicity)
+    found: _Tree = jax.jacrev(of_multiplicity(statistic, views))(views.multiplicity)
+    return found
 
 
 class Influential(NamedTuple):
@@ -120,7 +124,7 @@ def most_influential(
     return largest_changes(slopes, views.multiplicity, num)
 
 
-@functools.partial(jax.jit, static_argnames="num")
+@compiled("num")
 def largest_changes(
     slopes: Float[Array, " n"], multiplicity: Float[Array, " n"], num: int
 ) -> Influential:
@@ -130,7 +134,7 @@ def largest_changes(
     return Influential(rows, multiplicity[rows], change[rows])
 
 
-def slopes(statistic: Callable[[Moments], Any], moments: Moments) -> tuple[Any, Moments]:
+def slopes(statistic: Callable[[Moments], _Tree], moments: Moments) -> tuple[_Tree, Moments]:
     """Return a statistic, and the derivatives of its p numbers with respect to the moments.
 
     Parameters
@@ -155,7 +159,7 @@ def slopes(statistic: Callable[[Moments], Any], moments: Moments) -> tuple[Any, 
     ([0.5, 0.5], (2, 2, 1, 1, 2))
     """
 
-    def flattened(moments: Moments) -> tuple[Array, Any]:
+    def flattened(moments: Moments) -> tuple[Array, _Tree]:
         value = statistic(moments)
         return ravel_pytree(value)[0], value
 
@@ -163,7 +167,7 @@ def slopes(statistic: Callable[[Moments], Any], moments: Moments) -> tuple[Any, 
     return value, jax.lax.map(lambda d: pullback(d)[0], jnp.eye(flat.size, dtype=flat.dtype))
 
 
-def standard_errors(statistic: Callable[[Moments], Any], views: Views) -> Any:
+def standard_errors(statistic: Callable[[Moments], _Tree], views: Views) -> _Tree:
     """Return infinitesimal-jackknife standard errors, clusters summed where there are any.
 
     Parameters
@@ -179,11 +183,12 @@ def standard_errors(statistic: Callable[[Moments], Any], views: Views) -> Any:
     """
     sample = Sample(views)
     value, found = slopes(statistic, sample.moments)
-    return ravel_pytree(value)[1](sample.standard_errors(found))
+    errors: _Tree = ravel_pytree(value)[1](sample.standard_errors(found))
+    return errors
 
 
-@jax.jit
-def _slopes(statistic: Callable[[Moments], Any], moments: Moments) -> tuple[Any, Moments]:
+@compiled()
+def _slopes(statistic: Callable[[Moments], _Tree], moments: Moments) -> tuple[_Tree, Moments]:
     return slopes(statistic, moments)
 
 
@@ -260,15 +265,16 @@ def delta_covariance(
 
     jacobian = jax.jacrev(of_tensor)(moments.tensor)
     jacobian = jacobian.reshape(jacobian.shape[0], -1)
-    return jacobian @ moments.covariance @ jacobian.T / moments.num_rows
+    found: Float[Array, "p p"] = jacobian @ moments.covariance @ jacobian.T / moments.num_rows
+    return found
 
 
 def of_multiplicity(
-    statistic: Callable[[Moments], Any], views: Views
-) -> Callable[[Float[Array, " n"]], Any]:
+    statistic: Callable[[Moments], _Tree], views: Views
+) -> Callable[[Float[Array, " n"]], _Tree]:
     """Return a statistic as a function of how often each row is there."""
 
-    def of(multiplicity: Float[Array, " n"]) -> Any:
+    def of(multiplicity: Float[Array, " n"]) -> _Tree:
         rows = dataclasses.replace(views, multiplicity=multiplicity)
         return statistic(from_rows(rows))
 

@@ -43,7 +43,7 @@ class Units:
     repeated: bool = dataclasses.field(default=True, metadata={"static": True})
 
 
-def units_of(views: Views, strata: Any = None) -> Units:
+def units_of(views: Views, strata: object = None) -> Units:
     """Return what is drawn whole: clusters where there are any, otherwise rows.
 
     Parameters
@@ -82,7 +82,7 @@ def units_of(views: Views, strata: Any = None) -> Units:
 
 
 def draw_multiplicities(
-    keys: Array, views: Views, kind: str, strata: Any = None
+    keys: Array, views: Views, kind: str, strata: object = None
 ) -> Float[Array, "r n"]:
     """Draw how often each row occurs in each of several resamples.
 
@@ -156,7 +156,10 @@ def _draw_counts(keys: Array, units: Units, kind: str) -> Float[Array, "r u"]:
             return multinomial(own, inside.sum(), inside)
 
         start = jnp.zeros((len(keys), len(counts)), counts.dtype)
-        return jax.lax.fori_loop(0, units.num_strata, lambda h, drawn: drawn + one(h), start)
+        found: Float[Array, "r u"] = jax.lax.fori_loop(
+            0, units.num_strata, lambda h, drawn: drawn + one(h), start
+        )
+        return found
     if kind == "poisson":
         draws = jax.vmap(lambda key: jax.random.poisson(key, counts))(keys)
         return draws.astype(counts.dtype)

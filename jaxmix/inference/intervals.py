@@ -5,14 +5,17 @@ The first axis holds the resamples, the others the numbers; all numbers are done
 
 from __future__ import annotations
 
-import functools
 from statistics import NormalDist
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeVar
 
-import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.scipy.special import ndtr, ndtri
 from jaxtyping import Array, Bool, Float, Int
+
+from jaxmix.solvers.compiling import compiled
+
+_Array = TypeVar("_Array", Array, np.ndarray)
 
 KINDS = ("percentile", "basic", "normal", "studentized", "bca")
 """What there is: quantiles, reflected quantiles, ``-+ z se``, bootstrap-t, bias-corrected."""
@@ -91,7 +94,7 @@ def basic_interval(
     return Bounds(2 * estimate - upper, 2 * estimate - lower, used)
 
 
-def normal_interval(value: Any, se: Any, confidence: float) -> tuple[Any, Any]:
+def normal_interval(value: _Array, se: _Array, confidence: float) -> tuple[_Array, _Array]:
     """Return ``value -+ z se``.
 
     Examples
@@ -232,7 +235,7 @@ def acceleration(
     return jnp.where(second > 0, third / (6 * some**1.5), 0.0)
 
 
-@functools.partial(jax.jit, static_argnames=("kind", "confidence"))
+@compiled("kind", "confidence")
 def interval(
     kind: str,
     draws: Float[Array, "r ..."],
@@ -292,7 +295,7 @@ def _ordered(draws: Float[Array, "r ..."]) -> tuple[Float[Array, "r ..."], Int[A
 
 
 def _quantile(
-    ordered: Float[Array, "r ..."], used: Int[Array, "..."], level: Any
+    ordered: Float[Array, "r ..."], used: Int[Array, "..."], level: Float[Array, "..."] | float
 ) -> Float[Array, "..."]:
     """Interpolate between order statistics, at a level of its own for each number."""
     last = jnp.maximum(used - 1, 0)

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
-from jaxmix.estimators.base import Numbers
+from jaxmix.estimators.base import Numbers, Start
 from jaxmix.model.optimum import mixture_of, table_of
 from jaxmix.model.structure import LEVEL, Factors, Structure
 from jaxmix.model.table import Table
 from jaxmix.sample.moments import Moments
+from jaxmix.solvers.compiling import compiled
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,12 +84,12 @@ def variances_of(
     return jnp.sum(jnp.where(kept, along**2 / jnp.where(kept, values, 1.0), 0.0), axis=1)
 
 
-@functools.partial(jax.jit, static_argnames=("k", "level", "estimand"))
+@compiled("k", "level", "estimand")
 def design_effects(
     moments: Moments,
     k: int,
-    start: Any,
-    errors: Numbers,
+    start: Start,
+    errors: Numbers[np.ndarray],
     *,
     level: int = 3,
     estimand: str = "ATE",
@@ -135,11 +135,15 @@ def design_effects(
     factors = Factors(*start)
     order = jnp.argsort(mixture_of(model.structure, factors, moments.value_y).effects())
     own = variances_of(data, factors, moments.value_y, order, model)
+    assert errors.means is not None
+    assert errors.shares is not None
+    assert errors.effects is not None
+    assert errors.cumulative is not None
     inner = errors.cumulative[1 : max(k - 2, 1)]
     # The variance of the class effects has the ratio of their standard deviation; its own error
     # is 2 spread times that.
     spread = numbers_of(factors, moments.value_y, order, model)[-1] ** 0.5
-    parts = [
+    parts: list[Array | np.ndarray] = [
         jnp.asarray(errors.effect)[None], errors.means, errors.shares, errors.effects, inner,
         2 * spread[None] * jnp.asarray(errors.spread),
     ]  # fmt: skip

@@ -20,12 +20,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxmix.estimators.base import Start
 from jaxmix.inference.numbers import Model, limits_of, numbers_of, variances_of
 from jaxmix.model.likelihood import Pull, newton_step, retract
 from jaxmix.model.optimum import mixture_of, table_of
 from jaxmix.model.structure import Factors
 from jaxmix.model.table import Table
 from jaxmix.sample.moments import Moments
+from jaxmix.solvers.compiling import compiled
 from jaxmix.solvers.lanes import batched, by_chunks
 from jaxmix.solvers.minimise import damped, minimise
 
@@ -100,11 +102,11 @@ class _Search(NamedTuple):
     done: Bool[Array, ""]
 
 
-@functools.partial(jax.jit, static_argnames=("k", "level", "estimand", "confidence"))
+@compiled("k", "level", "estimand", "confidence")
 def intervals(
     moments: Moments,
     k: int,
-    start: Any,
+    start: Start,
     *,
     level: int = 3,
     estimand: str = "ATE",
@@ -169,7 +171,8 @@ def intervals(
             data, factors, moments.value_y, order, index, sign, variances[index], limits[index],
             roots[index],
         )  # fmt: skip
-        return _compiled(model)(task)
+        found: tuple[Array, Array, Array] = _compiled(model)(task)
+        return found
 
     both = jnp.array([-1.0, 1.0], data.counts.dtype)
     ends, settled, excess = jax.vmap(

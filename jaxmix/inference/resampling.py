@@ -21,6 +21,7 @@ from jaxmix.inference.intervals import acceleration
 from jaxmix.sample import moments
 from jaxmix.sample.features import Views, encode
 from jaxmix.sample.moments import Moments
+from jaxmix.solvers.compiling import compiled
 from jaxmix.solvers.linalg import power_of_two
 from jaxmix.status import InputError
 
@@ -28,7 +29,7 @@ _CHUNK_NUMBERS = 1 << 23  # weights held at once (64 MiB in float64)
 _MAX_CHUNK = 1024
 _BLOCKS_WATCHED = 50  # blocks between which a progress callback is called
 
-Statistic = Callable[[Moments], Any]
+Statistic = Callable[[Moments], object]
 Progress = Callable[[int, int], None]
 
 
@@ -40,7 +41,7 @@ def bootstrap(
     num_resamples: int,
     kind: str | None = None,
     outcome_values: Float[Array, " d_y"] | None = None,
-    strata: Any = None,
+    strata: object = None,
     errors: tuple[str, ...] = (),
     chunk_size: int | None = None,
     progress: Progress | None = None,
@@ -133,7 +134,12 @@ def bootstrap(
 
 
 def _check_arguments(
-    statistic: Any, key: Any, num_resamples: Any, errors: Any, chunk_size: Any, progress: Any
+    statistic: object,
+    key: object,
+    num_resamples: object,
+    errors: object,
+    chunk_size: object,
+    progress: object,
 ) -> None:
     """Refuse arguments of the wrong kind, which would fail deep inside a compiled program."""
     if not callable(statistic):
@@ -149,7 +155,7 @@ def _check_arguments(
     arguments.callback("progress", progress)
 
 
-def _checked_counts(data: Any) -> Any:
+def _checked_counts(data: object) -> Array:
     what = "give a CausalData, its views, or counts by treatment, z, x and outcome"
     if not isinstance(data, jax.Array):
         numbers = arguments.array("data", data, what)
@@ -160,7 +166,7 @@ def _checked_counts(data: Any) -> Any:
     return cells
 
 
-def _cells_as_units(cells: Float[Array, "a d_z d_x d_y"], strata: Any) -> Units:
+def _cells_as_units(cells: Float[Array, "a d_z d_x d_y"], strata: object) -> Units:
     if strata is None:
         return Units(cells.reshape(-1))
     labels = np.asarray(strata)
@@ -170,10 +176,10 @@ def _cells_as_units(cells: Float[Array, "a d_z d_x d_y"], strata: Any) -> Units:
     return Units(cells.reshape(-1), strata=jnp.asarray(codes), num_strata=len(found))
 
 
-@functools.partial(jax.jit, static_argnames=("kind", "errors", "chunk"))
-def _evaluate(  # type: ignore[no-untyped-def]
-    statistic: Statistic, data, units: Units, outcome_values, key: Array,
-    indices: Int[Array, " r"], kind: str, errors: tuple[str, ...], chunk: int,
+@compiled("kind", "errors", "chunk")
+def _evaluate(
+    statistic: Statistic, data: Views | Array, units: Units, outcome_values: Array | None,
+    key: Array, indices: Int[Array, " r"], kind: str, errors: tuple[str, ...], chunk: int,
 ) -> Any:  # fmt: skip
     of_units = _of_units(statistic, data, units, outcome_values)
 
@@ -192,7 +198,9 @@ def _evaluate(  # type: ignore[no-untyped-def]
     return jax.tree.map(lambda a: a.reshape(a.shape[0] * a.shape[1], *a.shape[2:]), results)
 
 
-def _of_units(statistic: Statistic, data: Any, units: Units, outcome_values: Any) -> Any:
+def _of_units(
+    statistic: Statistic, data: Views | Array, units: Units, outcome_values: Array | None
+) -> Callable[[Float[Array, " u"]], Any]:
     """Return the statistic as a function of how often each unit occurs."""
 
     def of(times: Float[Array, " u"]) -> Any:
@@ -205,7 +213,7 @@ def _of_units(statistic: Statistic, data: Any, units: Units, outcome_values: Any
 
 
 def spread(
-    statistic: Statistic, views: Views, names: tuple[str, ...], strata: Any = None
+    statistic: Statistic, views: Views, names: tuple[str, ...], strata: object = None
 ) -> tuple[dict[str, Array], dict[str, Array]]:
     """Return standard errors and accelerations by the influence of units, in strata or not.
 
@@ -252,7 +260,7 @@ def spread(
     return _spread(statistic, views, units_of(views, strata), names)
 
 
-@functools.partial(jax.jit, static_argnames="names")
+@compiled("names")
 def _spread(
     statistic: Statistic, views: Views, units: Units, names: tuple[str, ...]
 ) -> tuple[dict[str, Array], dict[str, Array]]:
@@ -260,8 +268,11 @@ def _spread(
 
 
 def differentiate(
-    of_units: Any, times: Float[Array, " u"], units: Units, names: tuple[str, ...]
-) -> tuple[Any, dict[str, Array], dict[str, Array]]:
+    of_units: Callable[[Float[Array, " u"]], dict[str, Array]],
+    times: Float[Array, " u"],
+    units: Units,
+    names: tuple[str, ...],
+) -> tuple[dict[str, Array], dict[str, Array], dict[str, Array]]:
     """Return what a function of units gives, and standard errors and accelerations by name.
 
     Parameters

@@ -115,7 +115,8 @@ class Mixture:
 
     def take(self, order: Int[Array, " k"]) -> Mixture:
         """Return the classes in another order."""
-        return jax.tree.map(lambda values: jnp.take(values, order, axis=-1), self)
+        found: Mixture = jax.tree.map(lambda values: jnp.take(values, order, axis=-1), self)
+        return found
 
     def treated_shares(self, one_z: Float[Array, " d_z"], arm: int = 1) -> Float[Array, " k"]:
         """Return ``P(U=u | T=arm)`` by Bayes' rule; `one_z` gives the constant 1 from phi_z."""

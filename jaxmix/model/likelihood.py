@@ -134,7 +134,8 @@ def score(data: Observed, factors: Factors) -> Factors:
     """
     total = total_slopes(factors, data.structure.index(data.shape))
     n = data.counts.sum()
-    return jax.tree.map(lambda own, all_: own - n * all_, data.slopes(factors), total)
+    found: Factors = jax.tree.map(lambda own, all_: own - n * all_, data.slopes(factors), total)
+    return found
 
 
 def em_step(data: Observed, factors: Factors) -> Factors:
@@ -148,7 +149,8 @@ def em_step(data: Observed, factors: Factors) -> Factors:
 
 def at_bound(factors: Factors, gradient: Factors) -> Factors:
     """Return which probabilities are 0 and would have to be negative to fit better."""
-    return jax.tree.map(lambda f, g: (f <= 0) & (g <= 0), factors, gradient)
+    found: Factors = jax.tree.map(lambda f, g: (f <= 0) & (g <= 0), factors, gradient)
+    return found
 
 
 def to_bound(data: Observed, factors: Factors) -> Factors:

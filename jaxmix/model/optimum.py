@@ -48,7 +48,8 @@ def revisited(data: Observed, optimum: Factors, flat: Array) -> Factors:
         Whether it is flat there; derivatives are NaN then.
     """
     vector, unravel = ravel_pytree(optimum)
-    return unravel(at_root(_stationarity(_shapes(optimum)), vector, (data,), flat))
+    found: Factors = unravel(at_root(_stationarity(_shapes(optimum)), vector, (data,), flat))
+    return found
 
 
 def _shapes(factors: Factors) -> tuple[tuple[int, ...], ...]:
@@ -56,7 +57,7 @@ def _shapes(factors: Factors) -> tuple[tuple[int, ...], ...]:
 
 
 @functools.lru_cache(maxsize=256)
-def _stationarity(shapes: tuple[tuple[int, ...], ...]) -> Residual:
+def _stationarity(shapes: tuple[tuple[int, ...], ...]) -> Residual[tuple[Observed]]:
     """Return what is zero at an optimum, a function of its numbers as one vector."""
     ends = np.cumsum([math.prod(shape) for shape in shapes])
 

@@ -132,7 +132,8 @@ def random_start(key: Array, data: Observed, k: int) -> Factors:
 
 
 def _expect(data: Observed, factors: Factors, num_steps: int) -> Factors:
-    return jax.lax.fori_loop(0, num_steps, lambda _, f: em_step(data, f), factors)
+    found: Factors = jax.lax.fori_loop(0, num_steps, lambda _, f: em_step(data, f), factors)
+    return found
 
 
 def _climb(
@@ -218,7 +219,8 @@ def _maximise_batch(
         keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(options.num_starts))
         starts = jax.lax.map(lambda key: drawn(key, own), keys, batch_size=_ROUND)
         order = jnp.argsort(jax.vmap(own.deviance)(starts))
-        return jax.tree.map(lambda f: f[order], starts)
+        ordered: Factors = jax.tree.map(lambda f: f[order], starts)
+        return ordered
 
     if options.pooled:
         pool = jax.vmap(best_first)(data, key_data)
@@ -324,4 +326,5 @@ def _absurd(g2: Float[Array, " b"], data: Observed, k: int) -> Bool[Array, " b"]
     """Whether G^2 lies beyond its 99 % point (Wilson, Hilferty 1931), by its nominal df."""
     df = float(max(degrees_of_freedom(data.structure, data.shape, k), 1))
     spread = 2 / (9 * df)
-    return (jnp.maximum(g2, 0.0) / df) ** (1 / 3) > 1 - spread + _ABSURD * spread**0.5
+    root: Array = (jnp.maximum(g2, 0.0) / df) ** (1 / 3)
+    return root > 1 - spread + _ABSURD * spread**0.5

@@ -101,4 +101,5 @@ are damped until it is met. Under ``vmap`` only the tables that need more steps 
 
 
 def _choose(condition: Bool[Array, ""], yes: Factors, no: Factors) -> Factors:
-    return jax.tree.map(lambda y, n: jnp.where(condition, y, n), yes, no)
+    chosen: Factors = jax.tree.map(lambda y, n: jnp.where(condition, y, n), yes, no)
+    return chosen

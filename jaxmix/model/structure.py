@@ -224,7 +224,8 @@ class Index:
     @property
     def together(self) -> np.ndarray:
         """``(D, D)`` which probabilities sum to 1 with which."""
-        return self.block[:, None] == self.block
+        found: np.ndarray = self.block[:, None] == self.block
+        return found
 
 
 @functools.lru_cache(maxsize=256)

@@ -1,7 +1,6 @@
 """Populations with known truth: exact joint laws, moments, effect laws and samplers."""
 
 from collections.abc import Callable
-from typing import Any
 
 from jaxmix.populations.blocks import block, level4_testable
 from jaxmix.populations.bounds import EfficiencyBound
@@ -9,9 +8,10 @@ from jaxmix.populations.continuous import ContinuousPopulation
 from jaxmix.populations.discrete import DiscretePopulation
 from jaxmix.populations.draws import random_discrete
 from jaxmix.populations.paper import paper_appendix, paper_main
+from jaxmix.populations.population import Population
 from jaxmix.populations.separated import gaussian, uniform
 
-KINDS: dict[str, Callable[..., Any]] = {
+KINDS: dict[str, Callable[..., Population]] = {
     "paper_main": paper_main,
     "paper_appendix": paper_appendix,
     "random_discrete": random_discrete,

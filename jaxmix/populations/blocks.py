@@ -166,7 +166,8 @@ def level4_testable(xy_strength: float = 0.5, *, zt_strength: float = 0.5) -> Di
 
 def own_levels(num_classes: int, d: int) -> np.ndarray:
     """Return ``(k, d)``, whether a level belongs to a class: level i to class i mod k."""
-    return np.arange(d) % num_classes == np.arange(num_classes)[:, None]
+    found: np.ndarray = np.arange(d) % num_classes == np.arange(num_classes)[:, None]
+    return found
 
 
 def block_profiles(num_classes: int, d: int, strength: float | Array) -> Float[Array, "k d"]:

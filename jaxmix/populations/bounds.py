@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import TYPE_CHECKING, overload
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,9 @@ from jaxtyping import Array, Float
 from jaxmix import arguments
 from jaxmix.solvers.linalg import cutoff
 from jaxmix.status import InputError
+
+if TYPE_CHECKING:
+    from jaxmix.populations.population import Population
 
 
 @jax.tree_util.register_dataclass
@@ -102,7 +105,7 @@ def is_concrete(*values: object) -> bool:
     return not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(values))
 
 
-def checked_level(level: int | None, population: object, levels: tuple[int, ...]) -> int:
+def checked_level(level: int | None, population: Population, levels: tuple[int, ...]) -> int:
     """Return the level of a bound, by default the strongest from 3 that holds.
 
     Raises
@@ -116,7 +119,7 @@ def checked_level(level: int | None, population: object, levels: tuple[int, ...]
         if level is None:
             raise ValueError("under jit or vmap the level cannot be looked up: pass level=3")
         return level
-    own: int = population.level  # type: ignore[attr-defined]
+    own = population.level
     if level is None:
         return max(3, own)
     if level < own:
@@ -135,7 +138,11 @@ def check_range(name: str, value: object, low: float, high: float) -> None:
             raise ValueError(f"{name} is {number:.6g}: use a number {allowed}")
 
 
-def scalar(name: str, value: Any, low: float, high: float) -> Any:
+@overload
+def scalar(name: str, value: float, low: float, high: float) -> float: ...
+@overload
+def scalar(name: str, value: Array, low: float, high: float) -> Array: ...
+def scalar(name: str, value: float | Array, low: float, high: float) -> float | Array:
     """Return one number in a range; what JAX traces is passed on as it is.
 
     Raises
@@ -143,13 +150,14 @@ def scalar(name: str, value: Any, low: float, high: float) -> Any:
     ValueError
         For a number outside its range, and `InputError` for what is no number.
     """
-    if not isinstance(value, jax.Array) or value.ndim or value.dtype == bool:
-        found = arguments.as_number(value)
-        if found is None:
-            raise InputError(f"{name} is {arguments.told(value)}: give a number")
-        value = found
-    check_range(name, value, low, high)
-    return value
+    if isinstance(value, jax.Array) and not value.ndim and value.dtype != bool:
+        check_range(name, value, low, high)
+        return value
+    found = arguments.as_number(value)
+    if found is None:
+        raise InputError(f"{name} is {arguments.told(value)}: give a number")
+    check_range(name, found, low, high)
+    return found
 
 
 def check_draw(key: object, n: object) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 import operator
 from typing import NamedTuple
@@ -19,6 +18,7 @@ from jaxmix.populations.gmm import Seconds, covariance_of, gmm_bound, tensor_of
 from jaxmix.populations.population import Population
 from jaxmix.sample.features import Views
 from jaxmix.sample.moments import Moments, from_rows
+from jaxmix.solvers.compiling import compiled
 
 FAMILIES = ("gaussian", "uniform")
 
@@ -140,7 +140,7 @@ class ContinuousPopulation(Population):
             columns |= {f"{name}{j + 1}" if d > 1 else name: block[:, j] for j in range(d)}
         return columns | {"Y": rows.y, "U": rows.u}
 
-    def sample_moments(self, key: Array, n: int, *, covariance: bool = False) -> Moments:
+    def sample_moments(self, key: Array, n: int | Array, *, covariance: bool = False) -> Moments:
         """Return the moments of n fresh rows, in the same fixed units as the exact ones.
 
         Examples
@@ -340,7 +340,7 @@ def _in_units(raw: Array, means: Array, unit: tuple[Array, Array]) -> Array:
     return jnp.einsum("...ij,...jk,...lk->...il", change, raw, change, precision="highest")
 
 
-@functools.partial(jax.jit, static_argnames="n")
+@compiled("n")
 def _rows(population: ContinuousPopulation, key: Array, n: int) -> _Rows:
     keys = jax.random.split(key, 5)
     dtype = population.shares.dtype

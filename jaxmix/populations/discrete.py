@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import operator
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Int
 from jaxmix.populations.bounds import EfficiencyBound, bound, check_draw, checked_level
 from jaxmix.populations.population import Population
 from jaxmix.sample.moments import Moments, from_counts
+from jaxmix.solvers.compiling import compiled
 from jaxmix.solvers.sampling import multinomial
 
 
@@ -174,8 +175,8 @@ def _joint(shares: Array, zt: Array, x: Array, y: Array) -> Array:
     return jnp.einsum("u,utz,ux,utxy->tzxy", shares, zt, x, y, precision="highest")
 
 
-@functools.partial(jax.jit, static_argnames="level")
-def _cramer_rao(population: DiscretePopulation, n: Array, level: int) -> EfficiencyBound:
+@compiled("level")
+def _cramer_rao(population: DiscretePopulation, n: float | Array, level: int) -> EfficiencyBound:
     k, a, d_z = population.zt.shape
     values = population.outcome_values
     y = population.y
@@ -211,18 +212,20 @@ def _cramer_rao(population: DiscretePopulation, n: Array, level: int) -> Efficie
     return bound(slope, gradient, jnp.argsort(functionals(flat)[1 : k + 1]), n)
 
 
-@jax.jit
-def _counts(joint: Float[Array, "a d_z d_x d_y"], key: Array, n: Array) -> Array:
-    return _table(key, n, joint.reshape(-1)).reshape(joint.shape)
+@compiled()
+def _counts(joint: Float[Array, "a d_z d_x d_y"], key: Array, n: int | Array) -> Array:
+    found: Array = _table(key, n, joint.reshape(-1)).reshape(joint.shape)
+    return found
 
 
 @jax.custom_batching.custom_vmap
-def _table(key: Array, n: Array, p: Array) -> Array:
-    return _tables(key[None], n, p)[0]
+def _table(key: Array, n: int | Array, p: Array) -> Array:
+    found: Array = _tables(key[None], n, p)[0]
+    return found
 
 
 @_table.def_vmap
-def _(size: int, are_batched: Any, key: Array, n: Array, p: Array) -> tuple[Array, bool]:
+def _(size: int, are_batched: Sequence[bool], key: Array, n: Array, p: Array) -> tuple[Array, bool]:
     return _tables(key if are_batched[0] else jnp.broadcast_to(key, (size,)), n, p), True
 
 
@@ -233,7 +236,9 @@ def _tables(keys: Array, n: Array, p: Array) -> Array:
 
 
 @_tables.def_vmap
-def _(size: int, are_batched: Any, keys: Array, n: Array, p: Array) -> tuple[Array, bool]:
+def _(
+    size: int, are_batched: Sequence[bool], keys: Array, n: Array, p: Array
+) -> tuple[Array, bool]:
     r = keys.shape[-1]
 
     def flat(array: Array, is_batched: bool, own_axes: int) -> Array:
@@ -250,7 +255,7 @@ def _(size: int, are_batched: Any, keys: Array, n: Array, p: Array) -> tuple[Arr
     return tables.reshape(size, r, -1), True
 
 
-@functools.partial(jax.jit, static_argnames="n")
+@compiled("n")
 def _sample(population: DiscretePopulation, key: Array, n: int) -> dict[str, Array]:
     keys = jax.random.split(key, 4)
     u = jax.random.categorical(keys[0], jnp.log(population.shares), shape=(n,))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import NamedTuple
 
 import jax
@@ -11,6 +10,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from jaxmix.populations.bounds import EfficiencyBound, bound
+from jaxmix.solvers.compiling import compiled
 from jaxmix.solvers.linalg import cutoff
 
 
@@ -58,9 +58,9 @@ def covariance_of(shares: Float[Array, " k"], seconds: Seconds) -> Float[Array, 
     return whole.reshape(a * m, a * m) - jnp.outer(mean, mean)
 
 
-@functools.partial(jax.jit, static_argnames="level")
+@compiled("level")
 def gmm_bound(
-    shares: Float[Array, " k"], seconds: Seconds, scale_y: Array, n: Array, level: int
+    shares: Float[Array, " k"], seconds: Seconds, scale_y: Array, n: float | Array, level: int
 ) -> EfficiencyBound:
     """Return ``g (G' S^- G)^- g' / n`` for two views of the outcome, (1, Y in units).
 

@@ -9,16 +9,20 @@ from jaxtyping import Array, Float
 
 from jaxmix.model.law import EffectLaw
 
+if TYPE_CHECKING:
+    from jaxmix.populations.bounds import EfficiencyBound
+    from jaxmix.sample.moments import Moments
+
 
 class Population:
     """The effect law of a population, and what follows from it.
 
-    A population adds the fields `shares`, `class_means` and `arm_masses`.
+    A population adds `shares`, `class_means`, `arm_masses` and `level`, and draws rows.
     """
 
     shares: Float[Array, " k"]
 
-    if TYPE_CHECKING:  # fields of some populations, properties of others
+    if TYPE_CHECKING:  # fields of some populations, properties of others; and what each has
 
         @property
         def class_means(self) -> Float[Array, "a k"]:
@@ -27,6 +31,23 @@ class Population:
         @property
         def arm_masses(self) -> Float[Array, "a k"]:
             """``P(T=t, U=u)``."""
+
+        @property
+        def level(self) -> int:
+            """The strongest level that holds."""
+
+        def sample(self, key: Array, n: int) -> dict[str, Array]:
+            """Draw n rows, by column."""
+
+        def sample_moments(
+            self, key: Array, n: int | Array, *, covariance: bool = False
+        ) -> Moments:
+            """Return the moments of n fresh rows."""
+
+        def efficiency_bound(
+            self, n: float | Array, *, level: int | None = None
+        ) -> EfficiencyBound:
+            """Return how well the law can be known from n rows in the model of a level."""
 
     @property
     def num_classes(self) -> int:

@@ -8,21 +8,37 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
 from jaxmix.report.plots import INK
-from jaxmix.report.sheet import Sheet, alone, bins, extent, off, sample, styles, ticks
+from jaxmix.report.sheet import (
+    Entry,
+    Look,
+    Sheet,
+    Tick,
+    alone,
+    bins,
+    extent,
+    off,
+    sample,
+    styles,
+    ticks,
+)
 from jaxmix.status import InputError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_BOUND: dict[str, Any] = {"color": "black", "lw": 1.1}
+_BOUND: Look = {"color": "black", "lw": 1.1}
 _DASHES = ("--", ":", "-.")  # of the first reference, and of others with other labels
-_UPWARDS, _DOWNWARDS = 2, 3  # matplotlib's markers TICKUP and TICKDOWN
+_UPWARDS: Tick = 2
+_DOWNWARDS: Tick = 3
+
+_Marks: TypeAlias = tuple[Tick, np.ndarray, Look]
+"""A tick, where on the x axis it marks a value that is off, and the line's style."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,7 +149,7 @@ def curves(
     for axes, panel in zip(sheet.axes, panels, strict=True):
         marked |= _curves(axes, panel, looks, log_x)
         sheet.label(axes, x_label, panel.label)
-    entries: list[tuple[str, Any]] = [(label, sample(**look)) for label, look in looks.items()]
+    entries: list[Entry] = [(label, sample(**look)) for label, look in looks.items()]
     for name, tick in (("not finite", _UPWARDS), ("zero or less", _DOWNWARDS)):
         if tick in marked:
             entries.append((name, tuple(sample(**mark) for mark in off({"color": INK}, tick))))
@@ -177,9 +193,9 @@ def histograms(panels: Sequence[Histogram], *, title: str = "", note: str = "") 
         top = sheet.write(axes, counts)
         for truth in panel.truths:
             axes.axvline(truth, ymax=top, zorder=1.9, ls="--", **_BOUND)
-    entries: list[tuple[str, Any]] = [(name, sample(**look)) for name, look in looks.items()]
+    entries: list[Entry] = [(name, sample(**look)) for name, look in looks.items()]
     if any(len(panel.truths) for panel in panels):
-        entries.append(("truth", sample(**_BOUND, ls="--")))
+        entries.append(("truth", sample(**_BOUND | {"ls": "--"})))
     return sheet.finish(entries, title, note)
 
 
@@ -204,9 +220,9 @@ def _check(panel: Panel, log_x: bool) -> None:
                 raise InputError(f"{where} has x = {x:g}, which has no place {on}: leave it out")
 
 
-def _curves(axes: Axes, panel: Panel, looks: dict[str, dict[str, Any]], log_x: bool) -> set[int]:
+def _curves(axes: Axes, panel: Panel, looks: dict[str, Look], log_x: bool) -> set[int]:
     """Draw the lines of a panel; return the ticks of the marks that were needed."""
-    rows: list[tuple[int, np.ndarray, dict[str, Any]]] = []
+    rows: list[_Marks] = []
     reach, values = [np.empty(0)], [np.empty(0)]
     axes.set_xscale("log" if log_x else "linear")
     if panel.log_y:
@@ -247,7 +263,7 @@ def _band(axes: Axes, x: np.ndarray, y: np.ndarray, half: np.ndarray, colour: st
 
 
 def _limits(
-    axes: Axes, values: Sequence[np.ndarray], reach: Sequence[np.ndarray], rows: Sequence[Any]
+    axes: Axes, values: Sequence[np.ndarray], reach: Sequence[np.ndarray], rows: Sequence[_Marks]
 ) -> None:
     """Set the range of y so that marks have rows of their own at the edges, and draw them."""
     log = axes.get_yscale() == "log"
@@ -271,7 +287,7 @@ def _limits(
             axes.plot(x, level, transform=axes.get_xaxis_transform(), clip_on=False, **mark)
 
 
-def _histogram(axes: Axes, panel: Histogram, looks: dict[str, dict[str, Any]]) -> list[str]:
+def _histogram(axes: Axes, panel: Histogram, looks: dict[str, Look]) -> list[str]:
     """Draw the groups of a panel on common bins; return what is to be said of each."""
     groups = {name: np.asarray(values, float) for name, values in panel.groups.items()}
     finite = {name: values[np.isfinite(values)] for name, values in groups.items()}

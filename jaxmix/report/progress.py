@@ -17,7 +17,7 @@ _BETWEEN = "compiling, fitting, testing"  # before and after resamples, and betw
 
 @contextmanager
 def progress_bar(
-    *columns: rich.progress.ProgressColumn, **task: Any
+    *columns: rich.progress.ProgressColumn, total: float | None, **fields: object
 ) -> Iterator[Callable[..., None]]:
     """Show a bar for work that takes longer than a moment, and give the function that moves it.
 
@@ -25,12 +25,13 @@ def progress_bar(
     ----------
     columns
         What the bar shows.
-    task
-        Total and fields of the bar's one task, at first; the function given takes new ones.
+    total, fields
+        Steps and fields of the bar's one task, at first; the function given takes new ones.
     """
     console = rich.console.Console(stderr=True)
     bar = rich.progress.Progress(*columns, console=console, transient=True)
-    only = bar.add_task("", **task)
+    named: dict[str, Any] = fields  # beside fields it has options, each of a type of its own
+    only = bar.add_task("", total=total, **named)
     # On a clock of its own: compilation can take a minute before there is anything to report.
     late = threading.Timer(_QUIET_SECONDS, bar.start)
     late.daemon = True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypedDict, Unpack, cast
 
 import numpy as np
 
@@ -13,9 +13,11 @@ from jaxmix.report.plots import ACCENT, INK, figure_class, plain
 from jaxmix.status import InputError
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
+    from matplotlib.legend import Legend
     from matplotlib.lines import Line2D
 
 SMALL, TEXT, TITLE = 7.0, 8.0, 9.0  # points
@@ -23,10 +25,41 @@ WIDTH, HEIGHT = 3.4, 2.3  # inches of a panel
 _GAP = 0.06  # inches around what is above and below the panels
 _COLOURS = (ACCENT, "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p")
-_DASHES: tuple[Any, ...] = ("-", (0, (5, 1)), (0, (6, 1, 1, 1)), (0, (1, 1)), (0, (3, 1, 1, 1)))
+_DASHES: tuple[str | tuple[int, tuple[int, ...]], ...] = (
+    "-", (0, (5, 1)), (0, (6, 1, 1, 1)), (0, (1, 1)), (0, (3, 1, 1, 1)),
+)  # fmt: skip
 
 
-def styles(labels: Iterable[str]) -> dict[str, dict[str, Any]]:
+Tick: TypeAlias = Literal[2, 3]
+"""Matplotlib's markers TICKUP and TICKDOWN."""
+
+
+class Look(TypedDict, total=False):
+    """The style of a line, in matplotlib's words."""
+
+    color: str
+    alpha: float
+    ls: str | tuple[int, tuple[int, ...]]
+    lw: float
+    marker: str | Tick
+    mew: float
+    mfc: str
+    ms: float
+    markevery: list[int] | None
+
+
+class _Font(TypedDict, total=False):
+    color: str
+    fontsize: float
+    ha: str
+    parse_math: bool
+
+
+Entry: TypeAlias = "tuple[str, Artist | tuple[Artist, ...]]"
+"""A label of a legend, and what stands beside it."""
+
+
+def styles(labels: Iterable[str]) -> dict[str, Look]:
     """Return a colour, marker and line style for each different label, in order.
 
     Examples
@@ -35,24 +68,31 @@ def styles(labels: Iterable[str]) -> dict[str, dict[str, Any]]:
     ['o', 's']
     """
     return {
-        label: {"color": _COLOURS[i % 6], "marker": _MARKERS[i % 8], "ls": _DASHES[i % 5]}
-        | {"lw": 1.2, "ms": 4.0, "mew": 0.8}
+        label: Look(
+            color=_COLOURS[i % 6],
+            marker=_MARKERS[i % 8],
+            ls=_DASHES[i % 5],
+            lw=1.2,
+            ms=4.0,
+            mew=0.8,
+        )
         for i, label in enumerate(dict.fromkeys(labels))
     }
 
 
-def off(look: dict[str, Any], tick: int) -> list[dict[str, Any]]:
+def off(look: Look, tick: Tick) -> list[Look]:
     """Return the style of a point off the axis: its marker, open, and a tick to where it is."""
-    base = {"color": look["color"], "ls": "none", "mew": 0.9}
-    marker = {"marker": look.get("marker", "o"), "mfc": "white", "ms": 4.0}
+    base: Look = {"color": look["color"], "ls": "none", "mew": 0.9}
+    marker: Look = {"marker": look.get("marker", "o"), "mfc": "white", "ms": 4.0}
     return [base | {"marker": tick, "ms": 5.5}, base | marker]
 
 
-def sample(**style: Any) -> Line2D:
+def sample(**style: Unpack[Look]) -> Line2D:
     """Return a line of a style, for the legend."""
     from matplotlib.lines import Line2D
 
-    return Line2D([], [], **style | {"markevery": None})
+    style["markevery"] = None
+    return Line2D([], [], **style)
 
 
 def ticks(axis: Axis, log: bool) -> None:
@@ -81,7 +121,8 @@ def _tick(value: float) -> str:
 def alone(shown: np.ndarray) -> np.ndarray:
     """Return which of the points shown have no neighbour to be joined with."""
     padded = np.concatenate([[False], shown, [False]])
-    return shown & ~padded[:-2] & ~padded[2:]
+    found: np.ndarray = shown & ~padded[:-2] & ~padded[2:]
+    return found
 
 
 def extent(values: np.ndarray, ends: np.ndarray, log: bool) -> tuple[float, float]:
@@ -167,7 +208,7 @@ class Sheet:
 
     def label(self, axes: Axes, x: str, y: str) -> None:
         """Label the axes of a panel."""
-        style: dict[str, Any] = {"fontsize": TEXT, "color": INK, "parse_math": False}
+        style = _Font(fontsize=TEXT, color=INK, parse_math=False)
         axes.set_xlabel(self._wrap(x, TEXT, WIDTH - 0.7), **style)
         axes.set_ylabel(self._wrap(y, TEXT, HEIGHT - 0.6), **style)
 
@@ -176,17 +217,17 @@ class Sheet:
         text = "\n".join(self._wrap(line, SMALL, WIDTH - 0.8) for line in lines)
         if not text:
             return 1.0
-        style: dict[str, Any] = {"fontsize": SMALL, "color": INK, "parse_math": False}
+        style = _Font(fontsize=SMALL, color=INK, parse_math=False)
         axes.text(0.99, 1.0, text, ha="right", va="top", transform=axes.transAxes, **style)
         free = 1.0 - min((text.count("\n") + 1.5) * SMALL * 1.25 / 72 / (HEIGHT - 0.5), 0.7)
         low, high = axes.get_ylim()
         axes.set_ylim(low, low + (high - low) / free)
         return free
 
-    def finish(self, entries: Sequence[tuple[str, Any]], title: str, note: str) -> Figure:
+    def finish(self, entries: Sequence[Entry], title: str, note: str) -> Figure:
         """Place title, legend and note around the panels and return the figure."""
         figure, width = self.figure, WIDTH * self.num_columns
-        style: dict[str, Any] = {"ha": "center", "color": INK, "parse_math": False}
+        style = _Font(ha="center", color=INK, parse_math=False)
         above = figure.text(0.5, 1.0, self._wrap(title, TITLE, width - 0.2), fontsize=TITLE,
                             va="top", **style)  # fmt: skip
         below = figure.text(0.5, 0.0, self._wrap(note, SMALL, width - 0.2), fontsize=SMALL,
@@ -211,13 +252,15 @@ class Sheet:
         )
         return figure
 
-    def _legend(self, entries: Sequence[tuple[str, Any]], width: float) -> Any:
+    def _legend(self, entries: Sequence[Entry], width: float) -> Legend | None:
         """Return the legend with as many columns as fit, its labels wrapped if none does."""
         figure = self.figure
+        # Matplotlib lays the artists of a tuple side by side, which its types do not say.
+        handles = cast("list[Artist]", [handle for _, handle in entries])
         for rows in range(1, len(entries) + 1):
             columns = -(-len(entries) // rows)
             legend = figure.legend(
-                [handle for _, handle in entries], [" "] * len(entries), ncols=columns,
+                handles, [" "] * len(entries), ncols=columns,
                 loc="lower center", fontsize=SMALL, frameon=False, handlelength=2.6,
                 columnspacing=1.0, borderpad=0.0, borderaxespad=0.0, labelcolor=INK,
             )  # fmt: skip

@@ -6,7 +6,6 @@ import dataclasses
 import html
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +110,7 @@ def interval(bounds: tuple[float, float] | None) -> str:
     return "-" if bounds is None else f"[{number(bounds[0])}, {number(bounds[1])}]"
 
 
-def text_keys(names: Iterable[Any]) -> list[str]:
+def text_keys(names: Iterable[object]) -> list[str]:
     """Return names as texts that stay apart: columns may be called 1 and "1", or by tuples.
 
     Examples

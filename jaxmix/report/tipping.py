@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from jaxmix.report.plots import ACCENT, INK, MUTED
-from jaxmix.report.sheet import SMALL, Sheet, ticks
+from jaxmix.report.sheet import SMALL, Entry, Look, Sheet, ticks
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -95,19 +95,19 @@ def bands(
 
 
 _TIP = "#d55e00"
-_WIDE: dict[str, Any] = {"color": MUTED, "alpha": 0.3, "lw": 0.0}
-_NARROW: dict[str, Any] = {"color": ACCENT, "alpha": 0.35, "lw": 0.0}
+_WIDE = Look(color=MUTED, alpha=0.3, lw=0.0)
+_NARROW = Look(color=ACCENT, alpha=0.35, lw=0.0)
 _NOTE = (
     "Bounds over all mixtures found that fit the table; a local search may miss wider ones. "
     "Bands include 0 where the sign of the effect is open."
 )
 
 
-def _legend(panels: Sequence[Band], confidence: float) -> list[tuple[str, object]]:
+def _legend(panels: Sequence[Band], confidence: float) -> list[Entry]:
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    entries: list[tuple[str, object]] = [
+    entries: list[Entry] = [
         ("bounds", Patch(**_NARROW)),
         (f"with sampling noise, {100 * confidence:g} %", Patch(**_WIDE)),
     ]

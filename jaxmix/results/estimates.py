@@ -269,7 +269,7 @@ class Classes:
     x_cells: Sequence[tuple[str, ...]]
     outcome_values: np.ndarray
 
-    def posterior(self, rows: Any) -> np.ndarray:
+    def posterior(self, rows: object) -> np.ndarray:
         """Return ``P(U=u | row)``, ``(n, k)``; NaN where a row is impossible under the fit.
 
         Parameters
@@ -278,7 +278,7 @@ class Classes:
             A `CausalData`, or any table with the columns of the fit.
         """
         outcomes = tuple(label(value) for value in self.outcome_values)
-        known: dict[Any, Collection[str]] = {self.treatment: self.arms, self.outcome: outcomes}
+        known: dict[str, Collection[str]] = {self.treatment: self.arms, self.outcome: outcomes}
         for names, cells in ((self.z, self.z_cells), (self.x, self.x_cells)):
             known |= {name: {cell[j] for cell in cells} for j, name in enumerate(names)}
         read = {name: _texts_of(rows, name, levels) for name, levels in known.items()}
@@ -301,7 +301,7 @@ class Classes:
             return np.asarray(self.mixture.posterior(*arrays))
 
 
-def _texts_of(rows: Any, name: Any, known: Collection[str]) -> tuple[Sequence[str], np.ndarray]:
+def _texts_of(rows: object, name: str, known: Collection[str]) -> tuple[Sequence[str], np.ndarray]:
     """Return the texts that occur in a column, and which of them each row has."""
     if isinstance(rows, CausalData):
         if name == rows.treatment:
@@ -333,11 +333,15 @@ def _places(
             shown = repr(text) if quoted else text
             raise InputError(f"{unknown.format(shown)}; it knows {listed(known)}")
     place = {text: i for i, text in enumerate(known)}
-    return np.array([place.get(text, -1) for text in texts])[codes]
+    found: np.ndarray = np.array([place.get(text, -1) for text in texts])[codes]
+    return found
 
 
 def _cells(
-    view: str, names: Sequence[Any], cells: Sequence[tuple[str, ...]], read: Mapping[Any, Any]
+    view: str,
+    names: Sequence[str],
+    cells: Sequence[tuple[str, ...]],
+    read: Mapping[str, tuple[Sequence[str], np.ndarray]],
 ) -> np.ndarray:
     """Return the joint cell of each row in a view."""
     parts, levels = [], []

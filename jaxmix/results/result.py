@@ -30,8 +30,10 @@ from jaxmix.results.estimates import (
 )
 from jaxmix.results.later import Later
 from jaxmix.status import EstimateError, InputError, Status
+from jaxmix.types import Json
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.figure import Figure
 
 
@@ -201,12 +203,12 @@ class Result:
     def _repr_html_(self) -> str:
         return "\n".join(table.html() for table in self.tables())
 
-    def to_dict(self, command: str | None = None) -> dict[str, Any]:
+    def to_dict(self, command: str | None = None) -> dict[str, Json]:
         """Return everything as plain numbers, text and None."""
         arguments.text("command", command)
         return records.record(self, command)
 
-    def posterior(self, data: Any) -> np.ndarray:
+    def posterior(self, data: object) -> np.ndarray:
         """Return the probability of each class for each row, ``(n, k)``, by Bayes' rule.
 
         Classes as in `law`; given treatment, proxies and outcome of the row. The classes of
@@ -226,7 +228,7 @@ class Result:
         """
         return self._fitted_classes().posterior(data)
 
-    def expected_effects(self, data: Any) -> np.ndarray:
+    def expected_effects(self, data: object) -> np.ndarray:
         """Return ``E[delta_U | row]`` of each row, the class effects weighted by `posterior`.
 
         Parameters
@@ -235,7 +237,8 @@ class Result:
             As in `posterior`.
         """
         classes = self._fitted_classes()
-        return classes.posterior(data) @ np.asarray(classes.mixture.effects())
+        found: np.ndarray = classes.posterior(data) @ np.asarray(classes.mixture.effects())
+        return found
 
     def _fitted_classes(self) -> Classes:
         classes = self.classes
@@ -252,7 +255,7 @@ class Result:
         """Write `to_dict` as JSON; the file appears whole or not at all."""
         write_whole(path, json.dumps(self.to_dict(command), indent=1, allow_nan=False) + "\n")
 
-    def to_frame(self) -> Any:
+    def to_frame(self) -> pd.DataFrame:
         """Return the estimates as a pandas DataFrame, one row each."""
         try:
             import pandas as pd

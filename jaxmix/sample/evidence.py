@@ -173,4 +173,5 @@ def _in_default_precision(tree: Tree) -> Tree:
         leaf = jnp.asarray(leaf)
         return leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.inexact) else leaf
 
-    return jax.tree.map(cast, tree)
+    found: Tree = jax.tree.map(cast, tree)
+    return found

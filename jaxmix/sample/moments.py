@@ -8,13 +8,14 @@ vectors that contract it.
 from __future__ import annotations
 
 import dataclasses
-import functools
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxmix.sample.features import Views, max_rank
+from jaxmix.solvers.compiling import compiled
 
 _CHUNK_NUMBERS = 1 << 21  # numbers held at once per chunk of rows (16 MiB in float64)
 
@@ -102,7 +103,7 @@ class Moments:
         return max_rank(self.tensor.shape[-3], self.tensor.shape[-2], self.num_shared)
 
 
-@functools.partial(jax.jit, static_argnames="covariance")
+@compiled("covariance")
 def from_rows(views: Views, *, covariance: bool = False) -> Moments:
     """Estimate the moments from rows, in chunks of bounded memory.
 
@@ -272,12 +273,19 @@ class _Chunk:
     mass: Float[Array, " c"]
 
 
-def _sum_over_chunks(chunk_sums, views, mass, shapes, numbers, dtype):  # type: ignore[no-untyped-def]
+def _sum_over_chunks(
+    chunk_sums: Callable[[_Chunk], list[Array]],
+    views: Views,
+    mass: Float[Array, " n"],
+    shapes: Sequence[tuple[int, ...]],
+    numbers: int,
+    dtype: jnp.dtype,
+) -> list[Array]:
     """Sum a function of chunks of rows; the rows are sliced in place, never padded or copied."""
     n = len(views.t)
     size = min(n, max(256, _CHUNK_NUMBERS // numbers))
 
-    def body(sums, index):  # type: ignore[no-untyped-def]
+    def body(sums: list[Array], index: Array) -> tuple[list[Array], None]:
         # The last chunk starts early enough to be full; rows already counted get mass 0.
         start = jnp.minimum(index * size, n - size)
 
@@ -292,7 +300,8 @@ def _sum_over_chunks(chunk_sums, views, mass, shapes, numbers, dtype):  # type: 
         return [s + c for s, c in zip(sums, chunk_sums(chunk), strict=True)], None
 
     zeros = [jnp.zeros(shape, dtype) for shape in shapes]
-    return jax.lax.scan(jax.checkpoint(body), zeros, jnp.arange(-(-n // size)))[0]
+    sums, _ = jax.lax.scan(jax.checkpoint(body), zeros, jnp.arange(-(-n // size)))
+    return sums
 
 
 def _contract(formula: str, *operands: Array) -> Array:

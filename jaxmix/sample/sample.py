@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 from jaxmix.sample.design import Design
 from jaxmix.sample.features import Views
 from jaxmix.sample.moments import Moments, from_rows
+from jaxmix.solvers.compiling import compiled
 from jaxmix.solvers.linalg import power_of_two
 
 
@@ -80,16 +81,17 @@ class Sample:
         return _influence(slope, self.views)
 
 
-@jax.jit
+@compiled()
 def _influence(slope: Moments, views: Views) -> Float[Array, " n"]:
     def moments(multiplicity: Float[Array, " n"]) -> Moments:
         return from_rows(dataclasses.replace(views, multiplicity=multiplicity))
 
+    influence: Float[Array, " n"]
     (influence,) = jax.vjp(moments, views.multiplicity)[1](slope)
     return influence
 
 
-@jax.jit
+@compiled()
 def _standard_errors(slopes: Moments, views: Views) -> Float[Array, " p"]:
     def one(slope: Moments) -> Float[Array, ""]:
         influence = _influence(slope, views)
@@ -102,4 +104,5 @@ def _standard_errors(slopes: Moments, views: Views) -> Float[Array, " p"]:
         )
         return unit * jnp.sqrt(jnp.sum(sums**2))
 
-    return jax.lax.map(one, slopes)
+    found: Float[Array, " p"] = jax.lax.map(one, slopes)
+    return found

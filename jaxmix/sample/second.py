@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 from jaxmix.sample.features import Views
 from jaxmix.sample.moments import from_rows
 from jaxmix.sample.sample import Sample
+from jaxmix.solvers.compiling import compiled
 
 _CHUNK_NUMBERS = 1 << 21  # numbers held at once per chunk of rows
 
@@ -103,12 +104,12 @@ def residual_moments(
     return _residual_moments(sample.views, alpha, value_y)
 
 
-@jax.jit
+@compiled()
 def _gram_x(views: Views) -> Float[Array, "a d_x d_x"]:
     return from_rows(dataclasses.replace(views, z=views.x, x=views.z)).gram_z
 
 
-@jax.jit
+@compiled()
 def _product_covariance(
     views: Views, arm_probabilities: Float[Array, " a"], to_z: Array, to_x: Array
 ) -> Float[Array, "m m"]:
@@ -146,7 +147,7 @@ def _product_covariance(
     return total * views.multiplicity.sum() / (views.weight * views.multiplicity).sum() ** 2
 
 
-@jax.jit
+@compiled()
 def _residual_moments(
     views: Views, alpha: Float[Array, "a d_x"], value_y: Float[Array, " d_y"]
 ) -> ResidualMoments:

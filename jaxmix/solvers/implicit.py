@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-Residual = Callable[[Float[Array, " p"], Any], Float[Array, " p"]]
+_Args = TypeVar("_Args")
+Residual: TypeAlias = Callable[[Float[Array, " p"], _Args], Float[Array, " p"]]
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def at_root(
-    residual: Residual, root: Float[Array, " p"], args: Any, flat: Array
+    residual: Residual[_Args], root: Float[Array, " p"], args: _Args, flat: Array
 ) -> Float[Array, " p"]:
     """Return a root of ``residual(root, args) = 0`` that varies with `args`.
 
@@ -51,14 +52,20 @@ def at_root(
 
 
 @at_root.defjvp
-def _at_root_jvp(residual: Residual, primals: Any, tangents: Any) -> tuple[Array, Array]:
+def _at_root_jvp(
+    residual: Residual[_Args],
+    primals: tuple[Array, _Args, Array],
+    tangents: tuple[Array, _Args, Array],
+) -> tuple[Array, Array]:
     root, args, flat = primals
     inverse, singular = _scaled_inverse(jax.jacfwd(residual)(root, args))
     slope = jax.jvp(lambda a: residual(root, a), (args,), (tangents[1],))[1]
     return root, jnp.where(flat | singular, jnp.nan, 1.0) * -(inverse @ slope)
 
 
-def is_singular(residual: Residual, root: Float[Array, " p"], args: Any) -> Bool[Array, ""]:
+def is_singular(
+    residual: Residual[_Args], root: Float[Array, " p"], args: _Args
+) -> Bool[Array, ""]:
     """Return whether derivatives of a root do not exist, as `at_root` judges it.
 
     Examples

@@ -7,12 +7,15 @@ off in chunks, and work that only some lanes need is done for those alone.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool
+
+_P = ParamSpec("_P")
+_Tree = TypeVar("_Tree")
 
 _WIDTH = {"cpu": 64}  # lanes that share a cache
 _WIDE = 4096  # where lanes run side by side
@@ -23,7 +26,7 @@ def width(num_lanes: int) -> int:
     return max(1, min(num_lanes, _WIDTH.get(jax.default_backend(), _WIDE)))
 
 
-def by_chunks(function: Callable[..., Any], *args: Any) -> Any:
+def by_chunks(function: Callable[..., _Tree], *args: object) -> _Tree:
     """Apply a function of batches to a long batch, a chunk of lanes at a time.
 
     Examples
@@ -38,26 +41,27 @@ def by_chunks(function: Callable[..., Any], *args: Any) -> Any:
     # The last chunk begins early enough to be full: some lanes are then done twice.
     starts = jnp.minimum(jnp.arange(chunks) * size, num - size)
 
-    def one(start: Array) -> Any:
+    def one(start: Array) -> _Tree:
         return function(*_rows(args, start + jnp.arange(size)))
 
     results = jax.lax.map(one, starts)
     last = chunks * size - num
-    return jax.tree.map(
+    whole: _Tree = jax.tree.map(
         lambda r: jnp.concatenate(
             [r[:-1].reshape((chunks - 1) * size, *r.shape[2:]), r[-1, last:]]
         ),
         results,
     )
+    return whole
 
 
 def where_selected(
-    function: Callable[..., Any],
-    state: Any,
+    function: Callable[..., _Tree],
+    state: _Tree,
     selected: Bool[Array, " b"],
-    *args: Any,
+    *args: object,
     lanes: int | None = None,
-) -> Any:
+) -> _Tree:
     """Replace the state of the selected lanes by ``function(state, *args)``, chunk by chunk.
 
     Parameters
@@ -85,7 +89,7 @@ def where_selected(
     order = jnp.argsort(~selected, stable=True)
     total = selected.sum()
 
-    def body(carry: tuple[Array, Any]) -> tuple[Array, Any]:
+    def body(carry: tuple[Array, _Tree]) -> tuple[Array, _Tree]:
         begin, state = carry
         slots = begin + jnp.arange(size)
         own = order[jnp.minimum(slots, num - 1)]
@@ -98,7 +102,7 @@ def where_selected(
     return jax.lax.while_loop(lambda carry: carry[0] < total, body, (jnp.int32(0), state))[1]
 
 
-def batched(function: Callable[..., Any]) -> Callable[..., Any]:
+def batched(function: Callable[_P, _Tree]) -> Callable[_P, _Tree]:
     """Return a function of one member whose ``vmap`` is `function`, which takes whole batches.
 
     Examples
@@ -111,33 +115,38 @@ def batched(function: Callable[..., Any]) -> Callable[..., Any]:
     many = jax.custom_batching.custom_vmap(function)
 
     @many.def_vmap
-    def _(size: int, are_batched: Any, *args: Any) -> Any:
-        args = _spread(size, are_batched, args)
+    def _(size: int, are_batched: Sequence[object], *args: object) -> tuple[_Tree, _Tree]:
+        whole = _spread(size, are_batched, args)
         # By size, since an axis without entries leaves nothing to infer one from.
-        flat = jax.tree.map(lambda a: a.reshape(size * a.shape[1], *a.shape[2:]), args)
+        flat = jax.tree.map(lambda a: a.reshape(size * a.shape[1], *a.shape[2:]), whole)
         out = jax.tree.map(lambda r: r.reshape(size, r.shape[0] // size, *r.shape[1:]), many(*flat))
         return out, jax.tree.map(lambda _: True, out)
 
     @jax.custom_batching.custom_vmap
-    def one(*args: Any) -> Any:
-        return jax.tree.map(lambda r: r[0], many(*jax.tree.map(lambda a: a[None], args)))
+    def one(*args: object) -> _Tree:
+        first: _Tree = jax.tree.map(lambda r: r[0], many(*jax.tree.map(lambda a: a[None], args)))
+        return first
 
     @one.def_vmap
-    def _(size: int, are_batched: Any, *args: Any) -> Any:
+    def _(size: int, are_batched: Sequence[object], *args: object) -> tuple[_Tree, _Tree]:
         out = many(*_spread(size, are_batched, args))
         return out, jax.tree.map(lambda _: True, out)
 
     return functools.wraps(function)(one)
 
 
-def _spread(size: int, are_batched: Any, args: Any) -> Any:
+def _spread(
+    size: int, are_batched: Sequence[object], args: tuple[object, ...]
+) -> tuple[object, ...]:
     """Give every argument the batch axis."""
 
     def spread(array: Array, is_batched: bool) -> Array:
         return array if is_batched else jnp.broadcast_to(array, (size, *jnp.shape(array)))
 
-    return jax.tree.map(spread, args, tuple(are_batched))
+    whole: tuple[object, ...] = jax.tree.map(spread, args, tuple(are_batched))
+    return whole
 
 
-def _rows(tree: Any, index: Array) -> Any:
-    return jax.tree.map(lambda a: a[index], tree)
+def _rows(tree: _Tree, index: Array) -> _Tree:
+    rows: _Tree = jax.tree.map(lambda a: a[index], tree)
+    return rows

@@ -67,7 +67,8 @@ def inverse(matrix: Float[Array, "d d"]) -> Float[Array, "d d"]:
     """
     d = matrix.shape[-1]
     if d > _UNROLL:
-        return jnp.linalg.inv(matrix)
+        found: Float[Array, "d d"] = jnp.linalg.inv(matrix)
+        return found
     work = jnp.concatenate([matrix, jnp.eye(d, dtype=matrix.dtype)], axis=1)
     rows = jnp.arange(d)
     for j in range(d):
@@ -82,7 +83,7 @@ def inverse(matrix: Float[Array, "d d"]) -> Float[Array, "d d"]:
 
 
 @inverse.defjvp
-def _inverse_jvp(primals, tangents):  # type: ignore[no-untyped-def]
+def _inverse_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     out = inverse(*primals)
     return out, -out @ tangents[0] @ out
 
@@ -111,7 +112,9 @@ def _stands(
 
 
 @_truncated_pinv.defjvp
-def _truncated_pinv_jvp(rank, primals, tangents):  # type: ignore[no-untyped-def]
+def _truncated_pinv_jvp(
+    rank: int, primals: tuple[Array, Array], tangents: tuple[Array, Array]
+) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
     """Differentiate a truncated pseudo-inverse.
 
     With full singular bases the tangent E = U' dM V maps to V D' U', where D comes from the
@@ -292,7 +295,8 @@ def _condition(matrix: Float[Array, "s s"], inverse: Float[Array, "s s"]) -> Flo
     size = jnp.sqrt(jnp.maximum(jnp.diagonal(matrix), 0.0))
     unit = jnp.where(size > 0, size, 1.0)
     both = unit[:, None] * unit
-    return jnp.linalg.norm(matrix / both) * jnp.linalg.norm(inverse * both)
+    found: Float[Array, ""] = jnp.linalg.norm(matrix / both) * jnp.linalg.norm(inverse * both)
+    return found
 
 
 def schur_complement(matrix: Float[Array, "m d"], num_shared: int) -> Float[Array, "m-s d-s"]:
@@ -335,4 +339,7 @@ def _independent(gram: Float[Array, "d d"], floor: Float[Array, " d"]) -> Bool[A
         row = jnp.where(own, left[j] / jnp.sqrt(jnp.where(own, pivot, 1.0)), 0.0)
         return left - jnp.outer(row, row), kept.at[j].set(own)
 
-    return jax.lax.fori_loop(0, len(gram), step, (gram, jnp.zeros(len(gram), bool)))[1]
+    found: Bool[Array, " d"] = jax.lax.fori_loop(
+        0, len(gram), step, (gram, jnp.zeros(len(gram), bool))
+    )[1]
+    return found

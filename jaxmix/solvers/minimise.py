@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -12,15 +12,18 @@ from jaxtyping import Array, Bool, Float
 
 from jaxmix.status import Status
 
-Value = Callable[[Any], Float[Array, ""]]
-Step = Callable[[Any, Float[Array, ""], Bool[Array, ""]], tuple[Any, Float[Array, ""]]]
+_Params = TypeVar("_Params")
+Value: TypeAlias = Callable[[_Params], Float[Array, ""]]
+Step: TypeAlias = Callable[
+    [_Params, Float[Array, ""], Bool[Array, ""]], tuple[_Params, Float[Array, ""]]
+]
 
 _REACHED = 0.5  # share of the predicted gain that makes exact curvature worth trying
 _FURTHER = 30  # most steps towards a finer tolerance
 _LEAST_RATIO = 1e-3  # a step that gains less than this share of its prediction is refused
 
 
-class Minimum(NamedTuple):
+class Minimum(NamedTuple, Generic[_Params]):
     """Where a minimisation ended.
 
     Attributes
@@ -35,7 +38,7 @@ class Minimum(NamedTuple):
         Steps taken.
     """
 
-    params: Any
+    params: _Params
     value: Float[Array, ""]
     status: Array
     steps: Array
@@ -53,8 +56,8 @@ class DampedState(NamedTuple):
 
 
 def damped(
-    step: Step,
-    retract: Callable[[Any, Any], Any],
+    step: Step[_Params],
+    retract: Callable[[_Params, _Params], _Params],
     *,
     exact_below: float = 0.0,
     initial: float = 1e-3,
@@ -123,15 +126,15 @@ def damped(
 
 
 def minimise(
-    loss: Value,
-    params: Any,
+    loss: Value[_Params],
+    params: _Params,
     optimiser: optax.GradientTransformation,
     *,
     tolerance: float,
     max_steps: int | Array,
     patience: int = 5,
     finish: float | None = None,
-) -> Minimum:
+) -> Minimum[_Params]:
     """Minimise a loss by any optax optimiser; differentiable only by the implicit route.
 
     Stops when the predicted gain of an accepted second-order step, or for other optimisers the

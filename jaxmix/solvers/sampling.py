@@ -12,6 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jaxmix.solvers.compiling import compiled
+
 _SMALL_MEAN = 10.0  # below it draws are by inversion; the rejection sampler needs a mean of 10
 _MOST = 120.0  # a binomial of mean below 10 exceeds this with probability below 1e-80
 # log k! minus Stirling's formula, exact for k = 0..9.
@@ -31,7 +33,7 @@ _STIRLING_TAIL = np.array(
 )
 
 
-@jax.jit
+@compiled()
 def multinomial(keys: Array, n: Array | float, p: Float[Array, "*r m"]) -> Float[Array, "r m"]:
     """Draw tables of the counts of n independent categorical draws.
 
@@ -93,7 +95,7 @@ def multinomial(keys: Array, n: Array | float, p: Float[Array, "*r m"]) -> Float
     return counts[:, :m]
 
 
-@jax.jit
+@compiled()
 def binomial(keys: Array, n: Float[Array, "r w"], p: Float[Array, "r w"]) -> Float[Array, "r w"]:
     """Draw independent binomial counts, one key for each row.
 

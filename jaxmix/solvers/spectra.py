@@ -48,7 +48,9 @@ def dominant_subspace(matrix: Float[Array, "m d"], rank: int) -> Subspace:
 
 
 @dominant_subspace.defjvp
-def _dominant_subspace_jvp(rank, primals, tangents):  # type: ignore[no-untyped-def]
+def _dominant_subspace_jvp(
+    rank: int, primals: tuple[Array], tangents: tuple[Array]
+) -> tuple[Subspace, Subspace]:
     (matrix,), (tangent,) = primals, tangents
     d = matrix.shape[1]
     _, s, vt = jnp.linalg.svd(matrix, full_matrices=True)
@@ -92,7 +94,7 @@ def left_eigen(matrix: Float[Array, "k k"]) -> Spectrum:
 
 
 @left_eigen.defjvp
-def _left_eigen_jvp(primals, tangents):  # type: ignore[no-untyped-def]
+def _left_eigen_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Spectrum, Spectrum]:
     values, vectors = left_eigen(*primals)
     k = values.shape[0]
     e = vectors @ tangents[0].astype(values.dtype) @ jnp.linalg.inv(vectors)

@@ -6,7 +6,7 @@ import pathlib
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import Annotated, cast
 
 import rich.progress
 import typer
@@ -19,6 +19,7 @@ from jaxmix.report.tables import Table, number
 from jaxmix.status import InputError
 from jaxmix.study import figures, simulate
 from jaxmix.study.configuration.population import population_of_file
+from jaxmix.types import Json
 
 app = typer.Typer(rich_markup_mode=None, help="Simulation studies: run, status, summarize, plot.")
 
@@ -159,14 +160,15 @@ def _needs_cells(store: study.Store) -> None:
         raise InputError(f"{store.folder} has no complete cell of this study; begin by 'study run'")
 
 
-def _show(store: study.Store, lines: list[dict[str, Any]]) -> None:
+def _show(store: study.Store, lines: list[dict[str, Json]]) -> None:
     """Print the main metrics: a line for each cell and estimator."""
     factors = store.config.factor_names
     shown: dict[tuple[str, ...], dict[str, str]] = {}
     for line in lines:
-        key = (line["estimator"], *(str(line[name]) for name in factors))
+        key = (str(line["estimator"]), *(str(line[name]) for name in factors))
         cells = shown.setdefault(key, {"failed": f"{line['num_failed']}/{line['num_replicates']}"})
-        cells[line["metric"]] = _with_error(line["value"], line["mc_se"])
+        value, mc_se = cast(float, line["value"]), cast(float, line["mc_se"])
+        cells[str(line["metric"])] = _with_error(value, mc_se)
     wanted = ["failed", "error_median", "error_trimmed", "efficiency", "ate_bias", "ate_rmse"]
     every = {metric for cells in shown.values() for metric in cells}
     wanted += sorted(m for m in every if m.startswith("coverage_") and not m.endswith("_usable"))

@@ -6,7 +6,7 @@ import io
 import math
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -14,8 +14,10 @@ from jaxmix.report.curves import Histogram, Panel, Series, curves, histograms
 from jaxmix.report.files import write_whole
 from jaxmix.status import InputError
 from jaxmix.study import summary
+from jaxmix.study.configuration.choices import FigureTable
 from jaxmix.study.statistics import STATUS_RATES
 from jaxmix.study.store import Store
+from jaxmix.types import Json
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -69,7 +71,7 @@ def words(name: str) -> str:
     return name.replace("_", " ")
 
 
-def draw(store: Store, lines: Sequence[Mapping[str, Any]] | None = None) -> dict[str, Figure]:
+def draw(store: Store, lines: Sequence[Mapping[str, Json]] | None = None) -> dict[str, Figure]:
     """Return the figures that the configuration asks for, by file name.
 
     Without any it draws the errors against the first factor, or where nothing varies the
@@ -109,7 +111,7 @@ def draw(store: Store, lines: Sequence[Mapping[str, Any]] | None = None) -> dict
 def write(
     store: Store,
     suffix: str = "png",
-    lines: Sequence[Mapping[str, Any]] | None = None,
+    lines: Sequence[Mapping[str, Json]] | None = None,
 ) -> list[pathlib.Path]:
     """Write the figures beside the summary, and return their paths."""
     paths = []
@@ -121,16 +123,16 @@ def write(
     return paths
 
 
-def _chosen(store: Store, figure: Mapping[str, Any]) -> list[str]:
+def _chosen(store: Store, figure: FigureTable) -> list[str]:
     labels = [chosen.label for chosen in store.config.estimators]
     return list(figure.get("estimators", labels))
 
 
-def _curves(store: Store, figure: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) -> Figure:
+def _curves(store: Store, figure: FigureTable, lines: Sequence[Mapping[str, Json]]) -> Figure:
     factors = store.config.factor_names
     x = figure.get("x", factors[0])
     others = [name for name in factors if name != x and _varies(store, name, x)]
-    known = {line["metric"] for line in lines}
+    known = {str(line["metric"]) for line in lines}
     wanted = figure.get("metrics")
     if wanted is None:
         wanted = [name for name in ("error_median", "ate_rmse") if name in known]
@@ -175,15 +177,15 @@ def _curves(store: Store, figure: Mapping[str, Any], lines: Sequence[Mapping[str
 
 def _varies(store: Store, name: str, x: str) -> bool:
     """Whether a factor splits the curves: it takes several values at one value of x."""
-    seen: dict[Any, set[str]] = {}
+    seen: dict[str, set[str]] = {}
     for cell in store.config.cells:
         factors = dict(cell.factors)
         seen.setdefault(repr(factors[x]), set()).add(repr(factors[name]))
     return any(len(values) > 1 for values in seen.values())
 
 
-def _groups(store: Store, others: Sequence[str]) -> list[dict[str, Any]]:
-    groups: list[dict[str, Any]] = []
+def _groups(store: Store, others: Sequence[str]) -> list[dict[str, Json]]:
+    groups: list[dict[str, Json]] = []
     for cell in store.config.cells:
         group = {name: value for name, value in cell.factors if name in others}
         if group not in groups:
@@ -191,7 +193,7 @@ def _groups(store: Store, others: Sequence[str]) -> list[dict[str, Any]]:
     return groups
 
 
-def _values(store: Store, x: str, group: Mapping[str, Any]) -> list[float]:
+def _values(store: Store, x: str, group: Mapping[str, Json]) -> list[float]:
     """Return the values of x, in order, in the cells of a group."""
     found = []
     for cell in store.config.cells:
@@ -200,17 +202,17 @@ def _values(store: Store, x: str, group: Mapping[str, Any]) -> list[float]:
             found.append(factors[x])
     if not all(isinstance(value, (int, float)) for value in found):
         raise InputError(f"curves need numbers on the axis, and {x} has {found[0]!r}")
-    return sorted(found)
+    return sorted(value for value in found if isinstance(value, (int, float)))
 
 
-def _value_of(line: Mapping[str, Any] | None, metric: str) -> tuple[float, float]:
+def _value_of(line: Mapping[str, Json] | None, metric: str) -> tuple[float, float]:
     """Return a value with its error; a status that never came up has the share 0."""
     if line is not None:
-        return line["value"], line["mc_se"]
+        return cast(float, line["value"]), cast(float, line["mc_se"])
     return (0.0, 0.0) if metric in STATUS_RATES else (math.nan, math.nan)
 
 
-def _label(label: str, group: Mapping[str, Any]) -> str:
+def _label(label: str, group: Mapping[str, Json]) -> str:
     return ", ".join([words(label), *(f"{words(name)} {value}" for name, value in group.items())])
 
 
@@ -222,14 +224,15 @@ def _bound(store: Store, metric: str, x: str) -> Series | None:
     points = []
     for cell in store.config.cells:
         value = summary.mean_of(store, cell, column)
-        points.append((dict(cell.factors)[x], math.sqrt(value) if column == "bound_ate" else value))
+        at = cast(float, dict(cell.factors)[x])
+        points.append((at, math.sqrt(value) if column == "bound_ate" else value))
     points.sort()
     if not any(math.isfinite(value) for _, value in points):
         return None
     return Series("efficiency bound", [p[0] for p in points], [p[1] for p in points])
 
 
-def _histograms(store: Store, figure: Mapping[str, Any]) -> Figure:
+def _histograms(store: Store, figure: FigureTable) -> Figure:
     """Draw the distributions of the estimates: one row of panels for each cell."""
     wanted = figure.get("metrics", ["ate"])
     panels = []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pathlib
 from collections.abc import Callable
-from typing import Any
 
 from jaxmix import arguments
 from jaxmix.status import InputError
@@ -13,6 +12,7 @@ from jaxmix.study.configuration.config import Cell, Config
 from jaxmix.study.store import Store
 from jaxmix.study.sweep import blocks
 from jaxmix.study.tables import parquet
+from jaxmix.types import Json
 
 Progress = Callable[[int, int], None]
 """Called with the number of complete cells, and of replicates computed by this process."""
@@ -24,7 +24,7 @@ def run(
     *,
     chunk_size: int | None = None,
     progress: Progress | None = None,
-) -> list[dict[str, Any]]:
+) -> list[dict[str, Json]]:
     """Compute the cells that are missing, and write the summary.
 
     Killed at any moment it loses the running cell at most; called again it goes on. Several

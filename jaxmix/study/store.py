@@ -20,9 +20,9 @@ import os
 import pathlib
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import NotRequired, TypedDict, TypeGuard
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +31,7 @@ from jaxmix.report.files import write_whole
 from jaxmix.status import InputError
 from jaxmix.study.configuration.config import Cell, Config
 from jaxmix.study.tables import VECTORS, TableWriter, parquet, reading
+from jaxmix.types import Json
 
 try:
     import fcntl
@@ -43,6 +44,30 @@ _ALWAYS = {
     "true_shares",
 }  # fmt: skip
 _SHOWN = (".csv", ".png", ".pdf", ".svg")  # what summaries and figures end in
+
+
+class Ran(TypedDict, total=False):
+    """How a cell was computed."""
+
+    factors: dict[str, Json]
+    seconds: float
+    replicates_per_second: float
+    device: str
+    num_devices: int
+    dtype: str
+    finished: str
+    versions: dict[str, str]
+
+
+class Manifest(TypedDict):
+    """What a folder says of its study."""
+
+    schema: int
+    name: str
+    seed: NotRequired[int]
+    config: NotRequired[dict[str, Json]]
+    planned: list[str]
+    cells: dict[str, Ran]
 
 
 class Store:
@@ -66,7 +91,7 @@ class Store:
         cells = self.config.cells
         earlier = {cell.hash_before for cell in cells} - {cell.hash for cell in cells}
         content = self._content() if earlier else None
-        planned = set(content["planned"]) if content and _is_manifest(content) else set()
+        planned = set(content["planned"]) if _is_manifest(content) else set()
         tables = (str(self.folder / "replicates" / f"{name}.parquet") for name in earlier)
         return bool(earlier & planned) or any(map(os.path.isfile, tables))
 
@@ -183,17 +208,17 @@ class Store:
                 "name another by --out"
             ) from None
         with self._locked("manifest"):
-            before = self.manifest() if self.manifest_path.is_file() else {}
+            cells = self.manifest()["cells"] if self.manifest_path.is_file() else {}
             self._write_manifest({
                 "schema": _SCHEMA,
                 "name": self.config.name,
                 "seed": self.config.seed,
                 "config": dict(self.config.raw),
                 "planned": [cell.hash for cell in self.config.cells],
-                "cells": before.get("cells", {}),
+                "cells": cells,
             })  # fmt: skip
 
-    def manifest(self) -> dict[str, Any]:
+    def manifest(self) -> Manifest:
         """Read the manifest."""
         content = self._content()
         if not _is_manifest(content):
@@ -202,15 +227,15 @@ class Store:
                 "is the study's folder, delete that file and run the study again (its tables are "
                 "kept), else name another folder by --out"
             )
-        manifest: dict[str, Any] = content
-        return manifest
+        return content
 
-    def _content(self) -> Any:
+    def _content(self) -> object:
         """Return what the manifest holds; None where there is none, or no JSON."""
         try:
-            return json.loads(self.manifest_path.read_text())
+            content: object = json.loads(self.manifest_path.read_text())
         except (OSError, ValueError):
             return None
+        return content
 
     def note(self, cell: Cell, seconds: float) -> None:
         """Note down how long a cell took, and on what."""
@@ -224,7 +249,7 @@ class Store:
             }
             self._write_manifest(content)
 
-    def _write_manifest(self, content: Mapping[str, Any]) -> None:
+    def _write_manifest(self, content: Manifest) -> None:
         write_whole(self.manifest_path, json.dumps(content, indent=1) + "\n")
 
     @contextmanager
@@ -281,7 +306,7 @@ class Store:
                 shutil.rmtree(path, ignore_errors=True)
 
 
-def _is_manifest(content: Any) -> bool:
+def _is_manifest(content: object) -> TypeGuard[Manifest]:
     """Whether a file holds all that is read of a manifest."""
     if not isinstance(content, dict) or not {"schema", "name", "planned", "cells"} <= set(content):
         return False
@@ -294,7 +319,7 @@ def _is_manifest(content: Any) -> bool:
     )
 
 
-def _environment() -> dict[str, Any]:
+def _environment() -> Ran:
     device = jax.devices()[0]
     return {
         "device": f"{device.platform} ({device.device_kind})",

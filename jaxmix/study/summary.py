@@ -8,7 +8,7 @@ import json
 import math
 import pathlib
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,6 +18,10 @@ from jaxmix.study.configuration.config import Cell
 from jaxmix.study.statistics import Replicates, metrics_of
 from jaxmix.study.store import Store
 from jaxmix.study.tables import parquet, reading
+from jaxmix.types import Json
+
+if TYPE_CHECKING:
+    import pyarrow
 
 _BATCH = 1 << 16
 _ESTIMATED = ("ate", "effects", "shares")
@@ -63,13 +67,15 @@ def _read(store: Store, cell: Cell, path: pathlib.Path) -> dict[str, Replicates]
                 for name in names:
                     part = _to_numpy(own[name])
                     if name not in found[label]:
-                        empty = part is None
-                        whole = None if empty else np.empty((size, *part.shape[1:]), part.dtype)
-                        found[label][name] = whole
+                        found[label][name] = (
+                            None if part is None else np.empty((size, *part.shape[1:]), part.dtype)
+                        )
                     if part is not None:
                         found[label][name][rows] = part
     for name in fixed:
-        value = _to_numpy(first[name])[0]
+        known = _to_numpy(first[name])
+        assert known is not None  # every population has a truth
+        value = known[0]
         for own in found.values():
             own[name] = np.broadcast_to(value, (size, *value.shape))
     return {label: _replicates(own) for label, own in found.items()}
@@ -97,21 +103,24 @@ def mean_of(store: Store, cell: Cell, column: str) -> float:
         return float(np.mean(table[column].to_numpy()))
 
 
-def _to_numpy(column: Any) -> Any:
+def _to_numpy(column: pyarrow.Array) -> np.ndarray | None:
     """Return numbers, the numbers of statuses, or lists as a matrix; None for a column of nulls."""
     pa = parquet()
     if pa.types.is_list(column.type):
         if column.null_count:
             return None
-        return column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), -1)
+        flat: np.ndarray = column.flatten().to_numpy(zero_copy_only=False)
+        return flat.reshape(len(column), -1)
     if pa.types.is_dictionary(column.type):  # the status
         names = pa.array([status.name for status in Status])
         index = pa.compute.index_in(column.cast(pa.string()), value_set=names)
-        return np.array([int(status) for status in Status])[index.to_numpy(zero_copy_only=False)]
+        places: np.ndarray = index.to_numpy(zero_copy_only=False)
+        numbers: np.ndarray = np.array([int(status) for status in Status])[places]
+        return numbers
     return np.asarray(column.to_numpy(zero_copy_only=False))
 
 
-def rows(store: Store) -> Iterator[dict[str, Any]]:
+def rows(store: Store) -> Iterator[dict[str, Json]]:
     """Yield the lines of the summary, one for each cell that is there, estimator and metric."""
     for cell in store.config.cells:
         if not store.is_done(cell):
@@ -130,7 +139,7 @@ def rows(store: Store) -> Iterator[dict[str, Any]]:
                 }
 
 
-def write(store: Store) -> list[dict[str, Any]]:
+def write(store: Store) -> list[dict[str, Json]]:
     """Write ``summary.csv`` and return its lines; numbers that do not exist are empty."""
     lines = list(rows(store))
     names = [FIXED[0], *store.config.factor_names, *FIXED[1:]]
@@ -143,7 +152,7 @@ def write(store: Store) -> list[dict[str, Any]]:
     return lines
 
 
-def _cell_text(value: Any) -> Any:
+def _cell_text(value: Json) -> Json:
     if isinstance(value, float) and math.isnan(value):
         return ""
     return json.dumps(value) if isinstance(value, (list, tuple)) else value

@@ -8,11 +8,10 @@ cells, nor which estimators look at the data.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 import zlib
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +19,8 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Int
 
+from jaxmix.populations.population import Population
+from jaxmix.solvers.compiling import compiled
 from jaxmix.study.configuration.choices import Intervals
 from jaxmix.study.configuration.config import Cell, Config
 from jaxmix.study.configuration.methods import Chosen, Estimated
@@ -46,11 +47,11 @@ class Truth(NamedTuple):
         no bound was asked for.
     """
 
-    ate: Any
-    effects: Any
-    shares: Any
-    bound_ate: Any
-    bound_error: Any
+    ate: Array | np.ndarray
+    effects: Array | np.ndarray
+    shares: Array | np.ndarray
+    bound_ate: Array | np.ndarray
+    bound_error: Array | np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,10 +103,15 @@ class Block(NamedTuple):
     spreads: list[Spread | None]
 
 
+_Results: TypeAlias = tuple[Truth | None, list[Estimated], list[Spread | None]]
+"""A chunk: the truth where populations are drawn, and by estimator as in `Block`."""
+
+
 def cell_key(cell: Cell) -> Array:
     """Return the key of a cell: the first 64 bits of its hash (threefry)."""
     words = np.array([int(cell.draw_hash[:8], 16), int(cell.draw_hash[8:16], 16)], np.uint32)
-    return jax.random.wrap_key_data(jnp.asarray(words), impl="threefry2x32")
+    found: Array = jax.random.wrap_key_data(jnp.asarray(words), impl="threefry2x32")
+    return found
 
 
 def blocks(config: Config, cell: Cell, *, chunk_size: int | None = None) -> Iterator[Block]:
@@ -139,24 +145,27 @@ def blocks(config: Config, cell: Cell, *, chunk_size: int | None = None) -> Iter
     key = jax.random.key_data(cell_key(cell))
     rows = jnp.asarray(cell.num_rows, float)
 
-    def launch(start: int) -> Any:
+    def launch(start: int) -> _Results:
         return _chunk_of(population, key, rows, start + jnp.arange(chunk), plan, devices)
 
     starts = range(0, config.num_replicates, chunk)
-    pending = launch(0)
+    pending: _Results | None = launch(0)
     for start in starts:
         # The next chunk is computed while this one is written.
         current, pending = pending, (launch(start + chunk) if start + chunk < starts.stop else None)
+        assert current is not None
         size = min(chunk, config.num_replicates - start)
         own, estimates, spreads = _on_host(current, size)
         if truth is not None:
             own = Truth(*(np.broadcast_to(part, (size, *part.shape)) for part in truth))
+        assert own is not None
         yield Block(start, own, estimates, spreads)
 
 
-def _on_host(results: Any, size: int) -> Any:
+def _on_host(results: _Results, size: int) -> _Results:
     """Return the first replicates of a chunk as numpy arrays; this waits for the device."""
-    return jax.tree.map(lambda leaf: np.asarray(leaf)[:size], results)
+    found: _Results = jax.tree.map(lambda leaf: np.asarray(leaf)[:size], results)
+    return found
 
 
 def _chunk(cell: Cell, config: Config) -> int:
@@ -175,8 +184,8 @@ def _chunk(cell: Cell, config: Config) -> int:
     return int(np.clip(_CHUNK_NUMBERS // numbers, 1, _MAX_CHUNK))
 
 
-@functools.partial(jax.jit, static_argnames="bound")
-def _truth(population: Any, num_rows: Array | int, bound: int | None) -> Truth:
+@compiled("bound")
+def _truth(population: Population, num_rows: Array | int, bound: int | None) -> Truth:
     law = population.law
     limits = (jnp.full((), jnp.nan, law.effects.dtype),) * 2
     if bound is not None:
@@ -185,16 +194,18 @@ def _truth(population: Any, num_rows: Array | int, bound: int | None) -> Truth:
     return Truth(population.ate, law.effects, law.shares, *limits)
 
 
-@functools.partial(jax.jit, static_argnames=("plan", "devices"))
+@compiled("plan", "devices")
 def _chunk_of(
-    population: Any,
+    population: Population | None,
     key: Array,
     num_rows: Array,
     indices: Int[Array, " c"],
     plan: Plan,
     devices: int,
-) -> Any:
-    def on_one_device(population: Any, key: Array, num_rows: Array, own: Array) -> Any:
+) -> _Results:
+    def on_one_device(
+        population: Population | None, key: Array, num_rows: Array, own: Array
+    ) -> _Results:
         cell = jax.random.wrap_key_data(key, impl="threefry2x32")
         keys = jax.vmap(jax.random.fold_in, (None, 0))(cell, own)
         return jax.vmap(lambda key: _replicate(population, key, num_rows, plan))(keys)
@@ -204,22 +215,24 @@ def _chunk_of(
     # Each device runs the whole program on its share: loops that end with their slowest
     # replicate then wait for those on their own device only.
     whole, split = PartitionSpec(), PartitionSpec("replicates")
-    return jax.shard_map(
+    found: _Results = jax.shard_map(
         on_one_device,
         mesh=Mesh(np.array(jax.local_devices()), ("replicates",)),
         in_specs=(whole, whole, whole, split),
         out_specs=split,
         check_vma=False,
     )(population, key, num_rows, indices)
+    return found
 
 
-def _replicate(population: Any, key: Array, num_rows: Array, plan: Plan) -> Any:
+def _replicate(population: Population | None, key: Array, num_rows: Array, plan: Plan) -> _Results:
     """Draw one data set and let every estimator see it."""
     of_data, of_fits, of_population, of_tables = (jax.random.fold_in(key, i) for i in range(4))
     truth = None
     if plan.drawn is not None:
         population = plan.drawn.build(of_population)
         truth = _truth(population, num_rows, plan.bound)
+    assert population is not None
     n = num_rows if plan.num_rows is None else plan.num_rows
     covariance = _needs_covariance(plan.estimators, plan.intervals)
     moments = population.sample_moments(of_data, n, covariance=covariance)

@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import json
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from jaxtyping import Array
 
 from jaxmix.status import InputError, Status
 from jaxmix.study.configuration.config import Cell, Config
-from jaxmix.study.sweep import Block
+from jaxmix.study.configuration.methods import Estimated
+from jaxmix.study.sweep import Block, Truth
+from jaxmix.types import Json
+
+if TYPE_CHECKING:
+    import pyarrow
+    import pyarrow.parquet
 
 VECTORS = ("effects", "shares")
 """Columns of lists: a number for each class."""
 
 
-def parquet() -> Any:
+def parquet() -> ModuleType:
     """Return pyarrow with the modules that are used, or say what to install."""
     try:
         import pyarrow
@@ -26,7 +34,8 @@ def parquet() -> Any:
         import pyarrow.parquet
     except ModuleNotFoundError:
         raise InputError("studies need the extra 'io': pip install 'jaxmix[io]'") from None
-    return pyarrow
+    found: ModuleType = pyarrow
+    return found
 
 
 @contextmanager
@@ -49,7 +58,7 @@ class TableWriter:
 
     def __init__(self, path: pathlib.Path, config: Config, cell: Cell) -> None:
         self.path, self.config, self.cell = path, config, cell
-        self.writer: Any = None
+        self.writer: pyarrow.parquet.ParquetWriter | None = None
 
     def __enter__(self) -> TableWriter:
         """Return the writer itself."""
@@ -70,19 +79,19 @@ class TableWriter:
         self.writer.write_table(table)
 
 
-def to_table(block: Block, config: Config, cell: Cell) -> Any:
+def to_table(block: Block, config: Config, cell: Cell) -> pyarrow.Table:
     """Return a block as an Arrow table: the replicates in order, within each the estimators."""
     pa = parquet()
     labels = [chosen.label for chosen in config.estimators]
     size, many = len(block.truth.ate), len(labels)
 
-    def interleave(parts: list[Any]) -> np.ndarray:
+    def interleave(parts: Sequence[Array | np.ndarray]) -> np.ndarray:
         return np.stack(parts, axis=1).reshape(size * many, *parts[0].shape[1:])
 
-    def repeated(values: Any) -> np.ndarray:
+    def repeated(values: Array | np.ndarray) -> np.ndarray:
         return np.repeat(values, many, axis=0)
 
-    def coded(codes: np.ndarray, texts: list[str]) -> Any:
+    def coded(codes: np.ndarray, texts: list[str]) -> pyarrow.DictionaryArray:
         return pa.DictionaryArray.from_arrays(pa.array(codes.astype(np.int8)), texts)
 
     statuses = interleave([np.asarray(e.status) for e in block.estimates])
@@ -117,7 +126,7 @@ def to_table(block: Block, config: Config, cell: Cell) -> Any:
     return pa.table(columns)
 
 
-def _constant(value: Any, size: int) -> Any:
+def _constant(value: Json, size: int) -> pyarrow.Array:
     """Return a column that repeats a factor's value, a list as text."""
     pa = parquet()
     if not isinstance(value, (bool, int, float, str)):
@@ -132,20 +141,20 @@ def _status_codes(statuses: np.ndarray) -> np.ndarray:
     return np.searchsorted(members, statuses)
 
 
-def _error(estimate: Any, truth: Any) -> np.ndarray:
+def _error(estimate: Estimated, truth: Truth) -> np.ndarray:
     """Return the squared errors of effects and shares, summed; NaN where there are no classes."""
     if estimate.effects.shape != truth.effects.shape:
         return np.full(len(truth.ate), np.nan)
     with np.errstate(over="ignore", invalid="ignore"):  # then infinite, or NaN: no number
         parts = (estimate.effects - truth.effects) ** 2 + (estimate.shares - truth.shares) ** 2
-        return parts.sum(-1).astype(float)
+        return np.asarray(parts.sum(-1), float)
 
 
-def _vectors(parts: list[np.ndarray], size: int) -> Any:
+def _vectors(parts: list[np.ndarray], size: int) -> pyarrow.ListArray:
     """Interleave the vectors of several estimators as lists; null where one has no classes."""
     pa = parquet()
     lengths = np.array([part.shape[1] for part in parts])
-    flat = np.concatenate(parts, axis=1).astype(float).reshape(-1)
+    flat = np.concatenate([np.asarray(part) for part in parts], axis=1).astype(float).reshape(-1)
     ends = np.cumsum(np.tile(lengths, size))
     offsets = np.concatenate([[0], ends]).astype(np.int32)
     missing = np.append(np.tile(lengths == 0, size), False)

@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Protocol, cast
 
 import numpy as np
 
 from jaxmix.status import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import polars as pl
+    import pyarrow as pa
 
 # Numbers without leading zeros or blanks, and the types of Arrow that hold them without loss.
 _PLAIN = (
@@ -41,7 +46,7 @@ class Cells:
 
     values: np.ndarray
     present: np.ndarray
-    distinct: list[Any] | None = None
+    distinct: list[object] | None = None
     declared: bool = False
     untyped: bool = False
 
@@ -49,7 +54,7 @@ class Cells:
         return len(self.values)
 
 
-def names_of(frame: Any) -> list[str]:
+def names_of(frame: object) -> list[str]:
     """Return the column names of any supported table."""
     if isinstance(frame, Mapping):
         return list(frame)
@@ -65,14 +70,19 @@ def names_of(frame: Any) -> list[str]:
     return list(names)
 
 
-def cells_of(frame: Any, name: str) -> Cells:
+class _Table(Protocol):
+    def __getitem__(self, name: str, /) -> object: ...
+
+
+def cells_of(frame: object, name: str) -> Cells:
     """Return the cells of one column of any supported table."""
     if not isinstance(frame, Mapping) and hasattr(frame, "column_names"):
-        return cells_from(name, frame.column(name))
-    return cells_from(name, frame[name])
+        arrow = cast("pa.Table", frame)
+        return cells_from(name, arrow.column(name))
+    return cells_from(name, cast(_Table, frame)[name])
 
 
-def cells_from(name: str, column: Any, *, untyped: bool = False) -> Cells:
+def cells_from(name: str, column: object, *, untyped: bool = False) -> Cells:
     """Return the cells of a list, an array, or a column of pandas, polars or Arrow.
 
     With `untyped` the column is text because all is, and plain numbers in it are numbers.
@@ -86,7 +96,7 @@ def cells_from(name: str, column: Any, *, untyped: bool = False) -> Cells:
     if library == "pandas":
         return _from_pandas(name, column)
     if library == "polars" and hasattr(column, "is_null"):
-        return _from_polars(name, column)
+        return _from_polars(name, cast("pl.Series", column))
     if isinstance(column, np.ma.MaskedArray):
         _check_shape(name, column)
         return _from_values(name, np.asarray(column.data), ~np.ma.getmaskarray(column))
@@ -107,7 +117,7 @@ def cells_from(name: str, column: Any, *, untyped: bool = False) -> Cells:
     return _from_values(name, values, np.ones(len(values), bool))
 
 
-def _check_shape(name: str, values: Any) -> None:
+def _check_shape(name: str, values: np.ndarray | pd.Series) -> None:
     if values.ndim != 1:
         raise InputError(
             f"column {name!r} has shape {values.shape}: a column is a one-dimensional array"
@@ -127,9 +137,9 @@ def _from_values(name: str, values: np.ndarray, present: np.ndarray) -> Cells:
     return coded(name, values.tolist(), present)
 
 
-def coded(name: str, cells: Iterable[Any], present: np.ndarray, declared: bool = False) -> Cells:
+def coded(name: str, cells: Iterable[object], present: np.ndarray, declared: bool = False) -> Cells:
     """Return cells as codes of the distinct ones, in the order in which they first occur."""
-    index: dict[Any, int] = {}
+    index: dict[object, int] = {}
     codes = np.zeros(len(present), np.int64)
     known = present.copy()
     for row, cell in enumerate(cells):
@@ -145,7 +155,7 @@ def coded(name: str, cells: Iterable[Any], present: np.ndarray, declared: bool =
     return Cells(codes, known, list(index), declared)
 
 
-def is_missing(cell: Any) -> bool:
+def is_missing(cell: object) -> bool:
     """Whether a cell is None, a NaN of any type, or pandas' NA or NaT."""
     if cell is None or type(cell).__name__ in ("NAType", "NaTType"):
         return True
@@ -159,7 +169,7 @@ def is_missing(cell: Any) -> bool:
         return type(cell).__name__ == "Decimal"
 
 
-def strange(name: str, cell: Any) -> InputError:
+def strange(name: str, cell: object) -> InputError:
     """Return the error for a cell that is neither a number nor a text."""
     shown = " ".join(repr(cell).split())[:60]
     return InputError(
@@ -170,7 +180,7 @@ def strange(name: str, cell: Any) -> InputError:
 # ------------------------------------------------------------------------------------- libraries
 
 
-def _from_pandas(name: str, column: Any) -> Cells:
+def _from_pandas(name: str, column: pd.Series) -> Cells:
     _check_shape(name, column)
     kind = column.dtype
     array = getattr(column, "array", column)
@@ -199,12 +209,12 @@ def _spread(name: str, known: np.ndarray, present: np.ndarray) -> Cells:
     return dataclasses.replace(cells, values=values, present=there)
 
 
-def _from_polars(name: str, column: Any) -> Cells:
+def _from_polars(name: str, column: pl.Series) -> Cells:
     present = ~column.is_null().to_numpy()
     known = column.drop_nulls()
     kind = str(column.dtype)
     if kind.startswith(("Categorical", "Enum")):
-        index: dict[Any, int] = {}
+        index: dict[object, int] = {}
         codes = np.zeros(len(present), np.int64)
         codes[present] = [index.setdefault(cell, len(index)) for cell in known.to_list()]
         return _declared(name, codes, present, list(index))
@@ -219,7 +229,7 @@ def _from_polars(name: str, column: Any) -> Cells:
     return _spread(name, values, present)
 
 
-def _from_arrow(name: str, column: Any, untyped: bool = False) -> Cells:
+def _from_arrow(name: str, column: pa.Array | pa.ChunkedArray, untyped: bool = False) -> Cells:
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -252,7 +262,7 @@ def _from_arrow(name: str, column: Any, untyped: bool = False) -> Cells:
     return _from_values(name, column.to_numpy(zero_copy_only=False), present)
 
 
-def _from_numbers(column: Any) -> Cells | None:
+def _from_numbers(column: pa.Array) -> Cells | None:
     """Return the cells of an Arrow column of text that holds plain numbers alone, else None.
 
     Most large columns are that, and Arrow turns them into numbers at once; the rules for distinct
@@ -275,13 +285,13 @@ def _from_numbers(column: Any) -> Cells | None:
     return None
 
 
-def _from_text(column: Any, present: np.ndarray) -> Cells:
+def _from_text(column: pa.Array, present: np.ndarray) -> Cells:
     packed = column.dictionary_encode()
     codes = packed.indices.fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
     return Cells(codes, present, packed.dictionary.to_pylist())
 
 
-def _declared(name: str, codes: np.ndarray, present: np.ndarray, categories: list[Any]) -> Cells:
+def _declared(name: str, codes: np.ndarray, present: np.ndarray, categories: list[object]) -> Cells:
     """Return cells of declared categories, whose codes count where present."""
     absent = [code for code, category in enumerate(categories) if is_missing(category)]
     if absent:

@@ -9,13 +9,16 @@ import json
 import lzma
 import os
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from jaxmix import arguments
 from jaxmix.status import InputError
 from jaxmix.tables import separated
 from jaxmix.tables.cells import Cells, as_declared, cells_from
 from jaxmix.tables.source import Source, find
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 _PARQUET = b"PAR1"
 _OTHERS = {
@@ -145,7 +148,7 @@ def _parquet(
     return {name: as_declared(own) if name in declared else own for name, own in cells.items()}
 
 
-def _declared(schema: Any, metadata: dict[bytes, bytes]) -> set[str]:
+def _declared(schema: pa.Schema, metadata: dict[bytes, bytes]) -> set[str]:
     """Return the columns that were categories when the file was written.
 
     Parquet itself has categories of text alone; what the others were stands beside them, as Arrow

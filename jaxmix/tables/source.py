@@ -9,10 +9,13 @@ import os
 import pathlib
 import stat
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING
 
 from jaxmix import arguments
 from jaxmix.status import InputError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 HEAD = 1 << 20  # bytes within which the header row ends
 _PIECE = 1 << 24
@@ -29,7 +32,7 @@ class Source:
     data: bytes | None = None
     packed: str | None = None
 
-    def open(self) -> Any:
+    def open(self) -> pa.NativeFile:
         """Return an Arrow stream of its content, unpacked."""
         import pyarrow as pa
 

@@ -7,7 +7,7 @@ import enum
 import math
 import re
 from collections.abc import Iterable, KeysView, Mapping, Sequence, Set, ValuesView
-from typing import Any
+from typing import SupportsFloat, cast
 
 import numpy as np
 
@@ -77,7 +77,7 @@ class Marks:
     """
 
     texts: frozenset[str] | None = None
-    numbers: frozenset[Any] = frozenset()
+    numbers: frozenset[int | float] = frozenset()
 
     def kind(self, text: str) -> Kind:
         """Return what a text is, as far as marks go: a mark, or a WORD."""
@@ -91,7 +91,7 @@ class Marks:
 USUAL = Marks()
 
 
-def marks_of(asked: Any) -> Marks:
+def marks_of(asked: object) -> Marks:
     """Return the marks of ``"auto"`` or of a list of texts; refuse anything else."""
     told = "missing_marks (--missing-marks)"
     if isinstance(asked, Marks):
@@ -105,7 +105,7 @@ def marks_of(asked: Any) -> Marks:
     if not listed or isinstance(asked, bytes) or getattr(asked, "ndim", 1) != 1:
         raise InputError(f"{told} is {arguments.told(asked)}: give a list of marks, or 'auto'")
     texts, numbers = set(), set()
-    for mark in asked:
+    for mark in cast(Iterable[object], asked):
         if not isinstance(mark, (str, int, float, np.number)):
             raise InputError(f"{told} holds {arguments.told(mark)}: marks are texts or numbers")
         text = mark if isinstance(mark, str) else label(mark)
@@ -125,7 +125,7 @@ def usual_kind(text: str) -> Kind:
     return Kind.MARK if bare in _MARKS else Kind.WORD
 
 
-def number_of(text: str) -> Any:
+def number_of(text: str) -> int | float | None:
     """Return the number that a text is, whole numbers exactly; None where it is none.
 
     Examples
@@ -146,7 +146,7 @@ def number_of(text: str) -> Any:
     return float(text) if _INFINITE.fullmatch(text) else None
 
 
-def kind_of(text: str, marks: Marks) -> tuple[Kind, Any]:
+def kind_of(text: str, marks: Marks) -> tuple[Kind, int | float | None]:
     """Return what a text is by itself, and the number that it is (or None)."""
     if marks.texts is None and _PLAIN.fullmatch(text):  # most cells by far
         return Kind.NUMBER, int(text) if text.isdecimal() else float(text)
@@ -164,7 +164,7 @@ def kind_of(text: str, marks: Marks) -> tuple[Kind, Any]:
     return (Kind.DATE if _DATE.fullmatch(bare) else Kind.WORD), None
 
 
-def label(value: Any) -> str:
+def label(value: SupportsFloat) -> str:
     """Return a number as text: whole numbers exactly, and without a decimal point."""
     if isinstance(value, int | np.integer) and not isinstance(value, bool):
         return str(int(value))
@@ -172,8 +172,8 @@ def label(value: Any) -> str:
     return str(int(number)) if math.isfinite(number) and number == int(number) else repr(number)
 
 
-def listed(names: Iterable[Any], most: int = 12) -> str:
+def listed(names: Iterable[object], most: int = 12) -> str:
     """Return names quoted and separated by commas, a long list cut short."""
-    names = [shown if len(shown := repr(name)) <= 80 else f"{shown[:77]}..." for name in names]
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+    texts = [shown if len(shown := repr(name)) <= 80 else f"{shown[:77]}..." for name in names]
+    more = f" and {len(texts) - most} more" if len(texts) > most else ""
+    return ", ".join(texts[:most]) + more

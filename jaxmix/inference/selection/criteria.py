@@ -16,6 +16,7 @@ from jaxmix.model import search
 from jaxmix.model.structure import LEVEL, Factors
 from jaxmix.model.table import Cells, Table
 from jaxmix.sample.moments import Moments
+from jaxmix.solvers.compiling import compiled
 from jaxmix.solvers.sampling import multinomial
 from jaxmix.status import Status
 
@@ -50,7 +51,7 @@ class TableFit(NamedTuple):
     g2: Float[Array, ""]
     df: Int[Array, ""]
     done: Bool[Array, ""]
-    factors: Factors
+    factors: Factors | None
 
 
 class MomentFit(NamedTuple):
@@ -70,7 +71,7 @@ class Ratio(NamedTuple):
     p_value: Float[Array, ""]
 
 
-@functools.partial(jax.jit, static_argnames=("k", "level", "num_starts"))
+@compiled("k", "level", "num_starts")
 def of_table(cells: Cells, k: int, *, key: Array, level: int = 3, num_starts: int = 33) -> TableFit:
     """Fit k classes to a table of counts of ``(T, Z, X, Y)`` and return their criteria.
 
@@ -127,7 +128,7 @@ def of_table(cells: Cells, k: int, *, key: Array, level: int = 3, num_starts: in
     )
 
 
-@functools.partial(jax.jit, static_argnames=("max_classes", "level", "num_starts"))
+@compiled("max_classes", "level", "num_starts")
 def of_tables(
     cells: Cells, max_classes: int, *, key: Array, level: int = 3, num_starts: int = 33
 ) -> TableFit:
@@ -143,13 +144,14 @@ def of_tables(
     (2,)
     """
     fits = [
-        of_table(cells, k, key=key, level=level, num_starts=num_starts)._replace(factors=())
+        of_table(cells, k, key=key, level=level, num_starts=num_starts)._replace(factors=None)
         for k in range(1, max_classes + 1)
     ]
-    return jax.tree.map(lambda *parts: jnp.stack(parts), *fits)
+    found: TableFit = jax.tree.map(lambda *parts: jnp.stack(parts), *fits)
+    return found
 
 
-@functools.partial(jax.jit, static_argnames=("k", "level"))
+@compiled("k", "level")
 def of_moments(moments: Moments, k: int, *, key: Array, level: int = 3) -> MomentFit:
     """Fit k classes to moments of any features and return J and Andrews' criterion.
 
@@ -179,7 +181,7 @@ def of_moments(moments: Moments, k: int, *, key: Array, level: int = 3) -> Momen
     return MomentFit(j, df, j - df * jnp.log(moments.num_rows), ended)
 
 
-@functools.partial(jax.jit, static_argnames=("k", "level", "num_resamples", "num_starts"))
+@compiled("k", "level", "num_resamples", "num_starts")
 def likelihood_ratio(
     cells: Cells,
     k: int,

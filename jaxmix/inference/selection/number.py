@@ -5,12 +5,12 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.stats import chi2
+from numpy.typing import ArrayLike
 
 from jaxmix import arguments
 from jaxmix.data.roles import CausalData
@@ -30,7 +30,7 @@ _RISES = 2  # rises of the criterion in a row after which more classes are not f
 
 
 def num_classes(
-    data: CausalData | Views | Any,
+    data: CausalData | Views | ArrayLike,
     *,
     level: int = 3,
     max_classes: int | None = None,
@@ -163,7 +163,7 @@ def _checked(counts: object) -> np.ndarray:
 
 
 def _check_options(
-    level: Any, max_classes: Any, seed: Any, num_resamples: Any, size: Any
+    level: object, max_classes: object, seed: object, num_resamples: object, size: object
 ) -> tuple[int, int | None, int, int, float]:
     level = arguments.choice("level", level, (2, 3, 4), "use 2, 3 or 4")
     if max_classes is not None:

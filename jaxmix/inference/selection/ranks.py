@@ -7,7 +7,6 @@ matrix once the constant (and covariates) are partialled out; this rest is what 
 
 from __future__ import annotations
 
-import functools
 from typing import NamedTuple
 
 import jax
@@ -19,6 +18,7 @@ from jaxmix.sample.features import Views
 from jaxmix.sample.moments import Moments
 from jaxmix.sample.sample import Sample
 from jaxmix.sample.second import gram_x, product_covariance
+from jaxmix.solvers.compiling import compiled
 from jaxmix.solvers.linalg import cutoff, inverse, schur_complement
 
 
@@ -56,7 +56,7 @@ def rank_of(tests: RankTests, size: float | Array = 0.05) -> Int[Array, ""]:
     return 1 + jnp.sum(jnp.cumprod(tests.p_value < size, axis=-1), axis=-1)
 
 
-@functools.partial(jax.jit, static_argnames="num_tests")
+@compiled("num_tests")
 def of_table(zx: Float[Array, "a d_z d_x"], *, num_tests: int | None = None) -> RankTests:
     """Test the rank of tables of counts of (Z, X), one table for each arm.
 
@@ -176,7 +176,7 @@ def of_sample(sample: Sample, *, num_tests: int | None = None) -> RankTests:
     return _in_sequence(values, spread, moments.num_rows, num, shape)
 
 
-@jax.jit
+@compiled()
 def _partialled_out(
     moments: Moments, gram_x: Float[Array, "a d_x d_x"]
 ) -> tuple[Float[Array, "a m"], Float[Array, "a d_z p"], Float[Array, "a d_x q"]]:
@@ -203,7 +203,7 @@ def _partialled_out(
     return jax.vmap(arm)(moments.zx / share, moments.gram_z / share, gram_x / share)
 
 
-@functools.partial(jax.jit, static_argnames=("num", "shape"))
+@compiled("num", "shape")
 def _in_sequence(
     values: Float[Array, "a m"],
     spread: Float[Array, "l l"],
@@ -242,7 +242,10 @@ def _inverse_root(gram: Float[Array, "d d"]) -> Float[Array, "d d"]:
     """Return the symmetric root of the pseudo-inverse: features that do not vary stay out."""
     values, vectors = jnp.linalg.eigh(gram)
     kept = values > cutoff(gram) * values[-1]
-    return (vectors * jnp.where(kept, jnp.where(kept, values, 1.0) ** -0.5, 0.0)) @ vectors.T
+    found: Float[Array, "d d"] = (
+        vectors * jnp.where(kept, jnp.where(kept, values, 1.0) ** -0.5, 0.0)
+    ) @ vectors.T
+    return found
 
 
 def _diagonal(values: Float[Array, " m"], shape: tuple[int, int]) -> Float[Array, "p q"]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from jaxmix.report.tables import Table, classes, number
+from jaxmix.types import Json
 
 _THIN = 6.0  # difference of BIC below which evidence is at most positive (Kass, Raftery)
 _NEAR_NOISE = 1e-3  # p-value above which the weakest direction of the proxies is near its noise
@@ -128,7 +129,7 @@ class Selection:
     def _repr_html_(self) -> str:
         return self.table_with_reasons().html()
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Json]:
         """Return everything as plain numbers, text and None."""
         own = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return own | {

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from statistics import NormalDist
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -147,11 +146,12 @@ def bounds(
         return bounds_of(moments, k, grid, key, edge, confidence, start, better, unit, num_starts)
 
 
-def _moments(counts_or_moments: Any, outcome_values: Any) -> Moments:
+def _moments(counts_or_moments: object, outcome_values: object) -> Moments:
     if isinstance(counts_or_moments, Moments):
         if outcome_values is not None:
             raise InputError("outcome_values go with counts: moments carry their own; leave it out")
-        return jax.tree.map(lambda part: jnp.asarray(part, float), counts_or_moments)
+        found: Moments = jax.tree.map(lambda part: jnp.asarray(part, float), counts_or_moments)
+        return found
     if outcome_values is not None:
         outcome_values = arguments.array("outcome_values", outcome_values, "give numbers")
     values = None if outcome_values is None else jnp.asarray(outcome_values, float)
@@ -165,7 +165,7 @@ def _moments(counts_or_moments: Any, outcome_values: Any) -> Moments:
 def _checked(
     moments: Moments,
     k: int,
-    strengths: Any,
+    strengths: object,
     edge: str,
     confidence: float,
     better: str,

@@ -12,7 +12,6 @@ squares on spheres: one that has to be 0 gets there in a few steps.
 
 from __future__ import annotations
 
-import functools
 from typing import NamedTuple
 
 import jax
@@ -23,6 +22,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxmix.model.structure import EDGE, Factors
 from jaxmix.model.table import Cells, Table
+from jaxmix.solvers.compiling import compiled
 from jaxmix.solvers.minimise import damped, minimise
 from jaxmix.status import Status
 
@@ -151,7 +151,7 @@ def normalise(parts: Factors) -> Factors:
     return Factors(gate / gate.sum(), (of_x / of_x.sum(0), of_y / of_y.sum(2, keepdims=True)))
 
 
-@jax.jit
+@compiled()
 def relabel(
     parts: Factors, values: Float[Array, "n m"], reference: Factors
 ) -> tuple[Factors, Float[Array, "n m"]]:
@@ -183,7 +183,7 @@ def relabel(
     return jax.vmap(matched)(parts, values)
 
 
-@functools.partial(jax.jit, static_argnames=("edge", "width"))
+@compiled("edge", "width")
 def search(
     starts: Factors,
     searches: Search,
@@ -212,7 +212,7 @@ def search(
     def one(lane: tuple[Factors, Search]) -> Found:
         return _search(*lane, cells, values, edge)
 
-    return jax.lax.map(one, (starts, searches), batch_size=width)
+    return Found(*jax.lax.map(one, (starts, searches), batch_size=width))
 
 
 def _coordinates(parts: Factors, values: Array, strength: Array) -> _Coordinates:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from jaxmix.inference.sensitivity.edge import FIT_SLACK
 from jaxmix.report.tables import Table, classes, interval, number
 from jaxmix.status import InputError, Status
+from jaxmix.types import Json
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -72,7 +73,7 @@ class Sensitivity:
     @property
     def num_classes(self) -> int:
         """How many classes there are."""
-        return self.effects.shape[1]
+        return int(self.effects.shape[1])
 
     @property
     def tipping_point(self) -> float | None:
@@ -168,9 +169,9 @@ class Sensitivity:
     def __str__(self) -> str:
         return self.summary()
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Json]:
         """Return plain numbers and lists, None where there is no number."""
-        result: dict[str, Any] = {}
+        result: dict[str, Json] = {}
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             result[field.name] = _plain(value) if isinstance(value, np.ndarray) else value
@@ -229,7 +230,8 @@ def _shown(bounds: Numbers) -> str:
     return interval((float(bounds[0]), float(bounds[1])))
 
 
-def _plain(values: Numbers) -> Any:
+def _plain(values: Numbers) -> Json:
     plain = values.astype(object)
     plain[~np.isfinite(values)] = None
-    return plain.tolist()
+    found: Json = plain.tolist()
+    return found

@@ -136,7 +136,8 @@ def _run(
         room=jnp.asarray(room),
     )
     found = search(every, searches, problem.cells, problem.values, problem.edge, width=len(starts))
-    return jax.tree.map(np.asarray, found)
+    result: Found = jax.tree.map(np.asarray, found)
+    return result
 
 
 def _side_by_side(*parts: Array) -> np.ndarray:

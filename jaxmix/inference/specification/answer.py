@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxmix.solvers.compiling import compiled
+
 
 class Statistic(NamedTuple):
     """A test of one or many data sets as arrays.
@@ -30,7 +32,7 @@ class Statistic(NamedTuple):
     p_value: Float[Array, "*batch"]
 
 
-@jax.jit
+@compiled()
 def chi_square(
     statistic: Float[Array, ""], df: Int[Array, ""], found: Bool[Array, ""] | bool = True
 ) -> Statistic:

@@ -31,6 +31,7 @@ from jaxmix.inference.specification.fits import (
 from jaxmix.model.structure import APART, Factors
 from jaxmix.model.table import Cells
 from jaxmix.sample.moments import Moments
+from jaxmix.solvers.compiling import compiled
 
 _NULL = "the classes look the same through x in every arm: one E[phi_x | U] for all"
 
@@ -144,7 +145,7 @@ def arms_statistic(
     return chi_square(gain(null.j, value), left, null.found & found)
 
 
-@functools.partial(jax.jit, static_argnames="k")
+@compiled("k")
 def _arms_of_table(null: TableFit, k: int, key: Array) -> Statistic:
     loss, done = climb_apart(null, key, k)
     structure, arms = null.data.structure, len(null.data.counts)

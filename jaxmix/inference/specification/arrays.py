@@ -64,5 +64,6 @@ def statistics(
     if test != "level":
         raise ValueError(f"test is {test!r}: use one of {', '.join(TESTS)}")
     if level == 4:
-        return bridge_statistic(moments_or_cells, **options)
+        found: Statistic = bridge_statistic(moments_or_cells, **options)
+        return found
     return fit_statistic(moments_or_cells, k, key=key, level=level, **options)

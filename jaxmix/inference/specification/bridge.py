@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +18,7 @@ from jaxmix.sample.features import Views
 from jaxmix.sample.moments import Moments
 from jaxmix.sample.sample import Sample
 from jaxmix.sample.second import residual_moments
+from jaxmix.solvers.compiling import compiled
 from jaxmix.solvers.linalg import cutoff, power_of_two
 
 _NULL = "one linear bridge alpha_t . phi_x per arm leaves an outcome residual unrelated to every z"
@@ -109,7 +109,7 @@ def of_prepared(prepared: Prepared) -> SpecificationTest:
     return _in_words(None if reason else bridge_statistic(moments), reason, "by_arm")
 
 
-@functools.partial(jax.jit, static_argnames="estimand")
+@compiled("estimand")
 def bridge_statistic(moments_or_cells: Moments | Cells, *, estimand: str = "ATE") -> Statistic:
     """Return Hansen's J of the bridge from moments alone; see `overidentification`.
 
@@ -191,14 +191,14 @@ def _in_units(moments: Moments) -> Moments:
     return dataclasses.replace(moments, value_y=moments.value_y / unit)
 
 
-@jax.jit
+@compiled()
 def _alpha(moments: Moments) -> Float[Array, "a d_x"]:
     """Return the bridge of each arm."""
     inverses = arm_inverses(moments, None).matrix
     return jnp.einsum("txz,tz->tx", inverses, moments.zy, precision="highest")
 
 
-@jax.jit
+@compiled()
 def _pooled_alpha(moments: Moments) -> Float[Array, "a d_x"]:
     """Return the pooled bridge for each arm, what treatment adds to it put on the constant."""
     _, inverse, right = pooled_inverse(moments, None)
@@ -208,7 +208,7 @@ def _pooled_alpha(moments: Moments) -> Float[Array, "a d_x"]:
     return solution[num_others:] + shift[:, None] * moments.one_x
 
 
-@jax.jit
+@compiled()
 def _pooled_j(
     moments: Moments, spread: Float[Array, "a d_z d_z"], left: Float[Array, ""]
 ) -> Statistic:
@@ -221,7 +221,7 @@ def _pooled_j(
     return chi_square(*found)
 
 
-@functools.partial(jax.jit, static_argnames="num_arms")
+@compiled("num_arms")
 def _hansen_j(
     spread: Float[Array, "a d_z d_z"],
     zx: Float[Array, "a d_z d_x"],

@@ -7,9 +7,8 @@ left to test, none is. All functions take one data set and run under ``vmap``.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +16,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxmix.estimators import factorization, least_squares
+from jaxmix.estimators.base import Start
 from jaxmix.estimators.least_squares import Coordinates, Layout, Target
 from jaxmix.inference.specification.data import LOSSES
 from jaxmix.model import search
@@ -25,12 +25,13 @@ from jaxmix.model.structure import LEVEL, Factors, Structure
 from jaxmix.model.table import Cells, Table
 from jaxmix.sample.evidence import as_moments
 from jaxmix.sample.moments import Moments
+from jaxmix.solvers.compiling import compiled
 from jaxmix.status import Status
 
 _TOLERANCE = 1e-4  # predicted gain at which fits stop, in log-likelihood units
 _MAX_STEPS = 500
 
-free_rank = jax.jit(least_squares.free_rank, static_argnames=("layout", "floor"))
+free_rank = compiled("layout", "floor")(least_squares.free_rank)
 
 
 def as_fitted(moments_or_cells: Moments | Cells, loss: str | None) -> tuple[Moments, str]:
@@ -76,7 +77,7 @@ class TableFit(NamedTuple):
     found: Bool[Array, ""]
 
 
-def table_fit_at(moments: Moments, start: Any, level: int) -> TableFit:
+def table_fit_at(moments: Moments, start: Start, level: int) -> TableFit:
     """Return a fit that was made already, by its ``sol.stats["start"]``."""
     data, factors = table_of(moments, level), Factors(*start)
     g2 = 2 * data.deviance(factors)
@@ -89,11 +90,11 @@ def table_fit(
     key: Array,
     level: int,
     num_starts: int | None,
-    fitted: Mapping[str, Any] | None = None,
+    fitted: Mapping[str, object] | None = None,
 ) -> TableFit:
     """Fit a table; with the stats of a solution on the same moments, take that fit instead."""
     if fitted is not None:
-        return table_fit_at(moments, fitted["start"], level)
+        return table_fit_at(moments, cast(Start, fitted["start"]), level)
     last = min(1, moments.tensor.shape[0] - 1)
     sol = factorization.solve(
         moments, k, key=key, level=level, num_starts=num_starts, arm=last,
@@ -115,7 +116,7 @@ def left_of_table(null: TableFit, dimension: Callable[[Factors], Array]) -> Int[
     return jnp.where(dimension(inside) > 0, dimension(null.factors), 0)
 
 
-@functools.partial(jax.jit, static_argnames="structure")
+@compiled("structure")
 def table_ranks(structure: Structure, factors: Factors) -> tuple[Int[Array, ""], Int[Array, ""]]:
     """Return how many cells are possible, and the rank of the model's derivative there.
 
@@ -186,7 +187,7 @@ def moments_fit(
     key: Array,
     level: int,
     num_starts: int | None,
-    fitted: Mapping[str, Any] | None = None,
+    fitted: Mapping[str, object] | None = None,
 ) -> MomentsFit:
     """Fit moments; with the stats of a solution on the same moments, take that fit instead."""
     layout = Layout.of(
@@ -205,13 +206,13 @@ def moments_fit(
             tolerance=_TOLERANCE, max_steps=_MAX_STEPS,
         )  # fmt: skip
         fitted, done = sol.stats, _converged(sol.status)
-    flat = fitted["start"]
-    target = least_squares.target(moments, False)._replace(root=fitted["weight"])
+    flat = cast(Array, fitted["start"])
+    target = least_squares.target(moments, False)._replace(root=cast(Array, fitted["weight"]))
     j = 2 * least_squares.loss(flat, target, layout)
     return MomentsFit(flat, target, layout, j, done & jnp.isfinite(j))
 
 
-@functools.partial(jax.jit, static_argnames="layout")
+@compiled("layout")
 def climb(
     moments: Moments, target: Target, key: Array, start: Array, layout: Layout
 ) -> tuple[Array, Array]:

@@ -9,13 +9,13 @@ no test.
 from __future__ import annotations
 
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from jaxmix import arguments
+from jaxmix.estimators.base import Start
 from jaxmix.inference.specification import bridge
 from jaxmix.inference.specification.answer import (
     SpecificationTest,
@@ -25,6 +25,7 @@ from jaxmix.inference.specification.answer import (
 )
 from jaxmix.inference.specification.data import Data, against_chi_square, prepare
 from jaxmix.inference.specification.fits import (
+    TableFit,
     as_fitted,
     left_of_moments,
     left_of_table,
@@ -36,6 +37,7 @@ from jaxmix.inference.specification.fits import (
 from jaxmix.model.table import Cells
 from jaxmix.sample.design import Design
 from jaxmix.sample.moments import Moments
+from jaxmix.solvers.compiling import compiled
 from jaxmix.status import InputError
 
 _NULLS = {
@@ -203,16 +205,15 @@ def fit_statistic(
     moments, loss = as_fitted(moments_or_cells, loss)
     if loss == "kl":
         null = table_fit(moments, k, key, level, num_starts)
-        left = left_of_table(null, lambda factors: jnp.subtract(*table_ranks(factors)))
-        return chi_square(null.g2, left, null.found)
+        return chi_square(null.g2, _left(null), null.found)
     fitted = moments_fit(moments, k, key, level, num_starts)
     num_moments = jnp.sum(jnp.any(fitted.target.root != 0, axis=1))
     left = left_of_moments(lambda floor: num_moments - fitted.rank(floor))
     return chi_square(fitted.j, left, fitted.found)
 
 
-@functools.partial(jax.jit, static_argnames="level")
-def left_to_test(moments: Moments, start: Any, *, level: int = 3) -> Int[Array, ""]:
+@compiled("level")
+def left_to_test(moments: Moments, start: Start, *, level: int = 3) -> Int[Array, ""]:
     """Return the degrees of freedom of G^2 at a fit that is there already.
 
     Parameters
@@ -224,6 +225,9 @@ def left_to_test(moments: Moments, start: Any, *, level: int = 3) -> Int[Array, 
     level
         Level of the fit, 2 or 3.
     """
-    return left_of_table(
-        table_fit_at(moments, start, level), lambda factors: jnp.subtract(*table_ranks(factors))
-    )
+    return _left(table_fit_at(moments, start, level))
+
+
+def _left(null: TableFit) -> Int[Array, ""]:
+    structure = null.data.structure
+    return left_of_table(null, lambda factors: jnp.subtract(*table_ranks(structure, factors)))

@@ -27,6 +27,7 @@ from jaxmix.inference.specification.fits import (
 from jaxmix.model.structure import Factors, positive
 from jaxmix.model.table import Cells
 from jaxmix.sample.moments import Moments
+from jaxmix.solvers.compiling import compiled
 
 _NULL = "Z does not affect T within the classes: level 2 holds, if level 3 does"
 
@@ -131,7 +132,7 @@ def nested_statistic(
     return chi_square(gain(null.j, lower), left, null.found & jnp.isfinite(lower))
 
 
-@jax.jit
+@compiled()
 def _nested_of_table(null: TableFit, wide: TableFit) -> Statistic:
     def as_level_3(factors: Factors) -> Factors:
         gate, (of_x, of_ty) = factors

@@ -19,6 +19,7 @@ from jaxmix.model.table import Cells
 from jaxmix.sample.evidence import as_moments
 from jaxmix.sample.moments import Moments
 from jaxmix.sample.sample import Sample
+from jaxmix.solvers.compiling import compiled
 from jaxmix.solvers.linalg import pinv
 from jaxmix.status import Status
 
@@ -94,7 +95,7 @@ def range_test(data: Data, num_classes: int = 2, *, method: str = "spectral") ->
         )
 
 
-@functools.partial(jax.jit, static_argnames=("k", "method"))
+@compiled("k", "method")
 def range_statistic(
     moments_or_cells: Moments | Cells, k: int, *, method: str = "spectral"
 ) -> Statistic:
@@ -154,7 +155,7 @@ def of_sample(sample: Sample, k: int, *, method: str = "spectral") -> Statistic:
     return compared(values, errors, found, sample.moments.range_y, k)
 
 
-@functools.partial(jax.jit, static_argnames=("k", "method"))
+@compiled("k", "method")
 def _differentiated(moments: Moments, k: int, method: str) -> tuple[Array, Array, Moments]:
     """Return shares and effects, whether there is an estimate, and the numbers' derivatives."""
     _, found = _numbers(moments, k, method)
@@ -171,8 +172,8 @@ def _numbers(moments: Moments, k: int, method: str) -> tuple[Float[Array, " 2k"]
         shares = pinv(mixture.x_profiles, k).matrix @ target_x(moments, "ATE", 1)
         effects = mixture.effects()
     elif method == "synthetic":
-        solution = synthetic.solve(moments, k, quadrature="pencil")
-        shares, effects = solution.value[0].shares, solution.value[0].effects
+        law = synthetic.solve(moments, k, quadrature="pencil").value[0]
+        shares, effects = law.shares, law.effects
     else:
         raise ValueError(f"method is {method!r}: use one of {', '.join(METHODS)}")
     values = jnp.concatenate([shares, effects])
@@ -180,7 +181,7 @@ def _numbers(moments: Moments, k: int, method: str) -> tuple[Float[Array, " 2k"]
     return values, ~broken & jnp.all(jnp.isfinite(values))
 
 
-@functools.partial(jax.jit, static_argnames="k")
+@compiled("k")
 def compared(
     values: Float[Array, " 2k"], errors: Array, found: Array, range_y: Array, k: int
 ) -> Statistic:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TypedDict, cast
 
 from jaxmix.estimators.registry import METHODS
 from jaxmix.inference import intervals as intervals_
@@ -21,6 +21,21 @@ _FIGURE = {
     "kind": str, "title": str, "x": str, "metrics": list, "estimators": list, "log_x": bool,
     "log_y": bool, "x_label": str, "note": str, "file": str,
 }  # fmt: skip
+
+
+class FigureTable(TypedDict, total=False):
+    """A table of a figure, as a study's file has it."""
+
+    kind: str
+    title: str
+    x: str
+    metrics: list[str]
+    estimators: list[str]
+    log_x: bool
+    log_y: bool
+    x_label: str
+    note: str
+    file: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,12 +99,13 @@ def estimators_of(source: Source) -> tuple[Chosen, ...]:
         for option, value in own.items():
             place = ("options", label, option)
             if option not in known:
-                allowed = ", ".join(sorted(known)) or "none"
-                source.fail(place, f"{method} has no option {option!r}; it takes {allowed}")
-            if isinstance(known[option], tuple):
-                check_among(source, place, value, known[option])
+                names = ", ".join(sorted(known)) or "none"
+                source.fail(place, f"{method} has no option {option!r}; it takes {names}")
+            allowed = known[option]
+            if isinstance(allowed, tuple):
+                check_among(source, place, value, allowed)
                 continue
-            check_type(source, place, value, known[option])
+            check_type(source, place, value, allowed)
             if not isinstance(value, bool) and value <= 0:
                 source.fail(place, f"{option} is {value}; it has to be above 0")
         chosen.append(Chosen(label, method, tuple(sorted(own.items()))))
@@ -128,24 +144,25 @@ def intervals_of(source: Source, estimators: Sequence[Chosen]) -> Intervals | No
 def check_figure(
     source: Source,
     table: str,
-    figure: Any,
+    figure: object,
     factors: Sequence[str],
     estimators: Sequence[Chosen],
 ) -> None:
     """Refuse a table of a figure that could not be drawn."""
     place = (table,)
     check_type(source, place, figure, dict)
-    check_keys(source, place, figure, _FIGURE)
+    check_keys(source, place, cast(Mapping[str, object], figure), _FIGURE)
+    own = cast(FigureTable, figure)
     check = functools.partial(check_among, source)
-    if "file" in figure:
-        check_name(source, (*place, "file"), figure["file"])
-    for metric in figure.get("metrics", ()):
+    if "file" in own:
+        check_name(source, (*place, "file"), own["file"])
+    for metric in own.get("metrics", ()):
         check_type(source, (*place, "metrics"), metric, str)
-    if "kind" in figure:
-        check((*place, "kind"), figure["kind"], FIGURES)
-        if figure["kind"] == "curves" and not factors:
+    if "kind" in own:
+        check((*place, "kind"), own["kind"], FIGURES)
+        if own["kind"] == "curves" and not factors:
             source.fail(place, "curves need a factor that varies; add [grid], or use histograms")
-    if "x" in figure:
-        check((*place, "x"), figure["x"], factors)
-    for label in figure.get("estimators", ()):
+    if "x" in own:
+        check((*place, "x"), own["x"], factors)
+    for label in own.get("estimators", ()):
         check((*place, "estimators"), label, [chosen.label for chosen in estimators])

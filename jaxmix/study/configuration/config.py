@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jaxmix.estimators.registry import METHODS
 from jaxmix.status import InputError
 from jaxmix.study.configuration.choices import (
+    FigureTable,
     Intervals,
     check_figure,
     check_name,
@@ -23,9 +24,10 @@ from jaxmix.study.configuration.choices import (
 )
 from jaxmix.study.configuration.methods import Chosen
 from jaxmix.study.configuration.population import PopulationSpec, parameters_of
-from jaxmix.study.configuration.source import Source, check_keys, check_type, suggest
+from jaxmix.study.configuration.source import Kinds, Source, check_keys, check_type, suggest
+from jaxmix.types import Json
 
-_TOP = {
+_TOP: dict[str, Kinds] = {
     "name": str,
     "seed": int,
     "num_replicates": int,
@@ -76,7 +78,7 @@ class Cell:
         The same without versions, as tables were named that the first solvers made.
     """
 
-    factors: tuple[tuple[str, Any], ...]
+    factors: tuple[tuple[str, Json], ...]
     population: PopulationSpec
     num_rows: int
     num_classes: int
@@ -122,8 +124,8 @@ class Config:
     intervals: Intervals | None
     bound: bool
     chunk_size: int | None
-    figures: tuple[Mapping[str, Any], ...]
-    raw: Mapping[str, Any]
+    figures: tuple[FigureTable, ...]
+    raw: Mapping[str, Json]
 
     @property
     def factor_names(self) -> tuple[str, ...]:
@@ -278,13 +280,13 @@ def _cells(
 def _cell(
     source: Source,
     kind: str,
-    fixed: Mapping[str, Any],
-    factors: Mapping[str, Any],
+    fixed: Mapping[str, Json],
+    factors: Mapping[str, Json],
     estimators: tuple[Chosen, ...],
     intervals: Intervals | None,
 ) -> Cell:
     data = source.data
-    numbers = {name: factors.get(name, data.get(name)) for name in _CELL_NUMBERS}
+    numbers: dict[str, Any] = {n: factors.get(n, data.get(n)) for n in _CELL_NUMBERS}
     given = dict(fixed) | {n: v for n, v in factors.items() if n not in _CELL_NUMBERS}
     population = PopulationSpec.checked(source, kind, given, factors)
     num_rows = numbers["num_rows"]
@@ -315,10 +317,11 @@ def _cell(
     return Cell(columns, population, num_rows, k, _hash(drawn), own, before)
 
 
-def _alike(values: list[Any]) -> list[Any]:
+def _alike(values: list[Json]) -> list[Json]:
     """Return numbers of one type, so that a factor is one kind of column in every cell."""
-    numeric = all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values)
-    return [float(v) for v in values] if numeric and float in map(type, values) else values
+    numbers = [v for v in values if isinstance(v, (int, float)) and not isinstance(v, bool)]
+    numeric = len(numbers) == len(values)
+    return [float(v) for v in numbers] if numeric and float in map(type, values) else values
 
 
 def _column(factor: str) -> str:
@@ -326,6 +329,6 @@ def _column(factor: str) -> str:
     return f"population_{factor}" if factor in RESULTS else factor
 
 
-def _hash(content: Mapping[str, Any]) -> str:
+def _hash(content: Mapping[str, Json]) -> str:
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jaxmix.estimators.base import Estimator, Fitted
-from jaxmix.estimators.registry import METHODS, Synthetic
+from jaxmix.estimators.registry import METHODS
 from jaxmix.sample.moments import Moments
+from jaxmix.types import Json
 
 
 class Estimated(NamedTuple):
@@ -49,7 +50,7 @@ class Chosen:
 
     label: str
     method: str
-    options: tuple[tuple[str, Any], ...] = ()
+    options: tuple[tuple[str, Json], ...] = ()
 
     @property
     def is_weighted(self) -> bool:
@@ -87,11 +88,7 @@ class Chosen:
 
 
 def _estimated(estimator: Estimator, found: Fitted) -> Estimated:
-    numbers = found.numbers
-    effect = numbers.effect
-    if isinstance(estimator, Synthetic):
-        # It needs the bridge alone: it stands where the moments of the law are indefinite.
-        effect = numbers.means[1] - numbers.means[0]
+    numbers, effect = found.numbers, estimator.average_of(found)
     none = jnp.zeros(0, effect.dtype)
     shares, effects = (none if v is None else v for v in (numbers.shares, numbers.effects))
     return Estimated(effect, effects, shares, found.status)

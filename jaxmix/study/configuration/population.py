@@ -7,15 +7,16 @@ import functools
 import inspect
 import re
 from collections.abc import Mapping
-from typing import Any
 
 import jax
 from jaxtyping import Array
 
 from jaxmix.estimators.registry import METHODS
 from jaxmix.populations import KINDS, DiscretePopulation
+from jaxmix.populations.population import Population
 from jaxmix.study.configuration.methods import Chosen
 from jaxmix.study.configuration.source import Source, check_type, suggest
+from jaxmix.types import Json
 
 SEED = "population_seed"
 """Parameter that fixes one random population; without it every replicate draws its own."""
@@ -46,7 +47,7 @@ class PopulationSpec:
     """
 
     kind: str
-    parameters: tuple[tuple[str, Any], ...]
+    parameters: tuple[tuple[str, Json], ...]
     population_seed: int | None
     num_classes: int
     max_rank: int
@@ -59,8 +60,8 @@ class PopulationSpec:
         cls,
         source: Source,
         kind: str,
-        given: Mapping[str, Any],
-        factors: Mapping[str, Any],
+        given: Mapping[str, Json],
+        factors: Mapping[str, Json],
     ) -> PopulationSpec:
         """Build the population once, and say on which line what is wrong with it."""
 
@@ -75,6 +76,7 @@ class PopulationSpec:
                 source.fail(place(name), f"{kind} has no parameter {name!r}{suggest(name, known)}")
             check_type(source, place(name), value, known[name].types)
         seed = given.get(SEED)
+        assert seed is None or isinstance(seed, int)
         if seed is not None and not 0 <= seed < 1 << 63:
             source.fail(place(SEED), f"{SEED} is {seed}; it has to lie between 0 and 2^63 - 1")
         filled = {n: known[n].exact(given.get(n, known[n].default)) for n in known if n != SEED}
@@ -94,11 +96,11 @@ class PopulationSpec:
         return takes_key(self.kind) and self.population_seed is None
 
     @property
-    def described(self) -> dict[str, Any]:
+    def described(self) -> dict[str, Json]:
         """Everything that determines the population, for its hash."""
         return {"kind": self.kind, "seed": self.population_seed, **dict(self.parameters)}
 
-    def build(self, key: Array | None = None) -> Any:
+    def build(self, key: Array | None = None) -> Population:
         """Return the population; a fixed one from its own seed, a random one from `key`."""
         if self.population_seed is not None:
             key = jax.random.key(self.population_seed)
@@ -130,7 +132,7 @@ def takes_key(kind: str) -> bool:
     return next(iter(inspect.signature(KINDS[kind]).parameters), "") == "key"
 
 
-def parameters_of(source: Source, kind: Any) -> dict[str, _Parameter]:
+def parameters_of(source: Source, kind: object) -> dict[str, _Parameter]:
     """Return the parameters of a kind."""
     if not isinstance(kind, str) or kind not in KINDS:
         names = ", ".join(sorted(KINDS))
@@ -147,7 +149,7 @@ def parameters_of(source: Source, kind: Any) -> dict[str, _Parameter]:
 class _Parameter:
     """A parameter of a population: its default, and its annotation in the signature."""
 
-    default: Any
+    default: Json
     annotation: str
 
     @property
@@ -156,12 +158,13 @@ class _Parameter:
         words = self.annotation.split(" | ")
         return tuple(kind for word in words for kind in _TYPES.get(word, ()))
 
-    def exact(self, value: Any) -> Any:
+    def exact(self, value: Json) -> Json:
         """Return a value as it is hashed: 1 and 1.0 are one where the parameter is real."""
         if isinstance(value, (list, tuple)):
             return tuple(self.exact(v) for v in value)
-        whole = isinstance(value, int) and not isinstance(value, bool)
-        return float(value) if whole and float in self.types else value
+        if isinstance(value, int) and not isinstance(value, bool) and float in self.types:
+            return float(value)
+        return value
 
 
 _TYPES: dict[str, tuple[type, ...]] = {
@@ -171,7 +174,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
 
 @functools.cache
 def _examine(
-    kind: str, parameters: tuple[tuple[str, Any], ...], seed: int | None
+    kind: str, parameters: tuple[tuple[str, Json], ...], seed: int | None
 ) -> tuple[int, int, tuple[int, ...], bool, int]:
     """Build a population once, and return what is known of it."""
     population = _build(kind, parameters, jax.random.key(seed or 0))
@@ -181,7 +184,7 @@ def _examine(
     return population.num_classes, shapes.max_rank, shape, is_table, population.level
 
 
-def _build(kind: str, parameters: tuple[tuple[str, Any], ...], key: Array | None) -> Any:
+def _build(kind: str, parameters: tuple[tuple[str, Json], ...], key: Array | None) -> Population:
     arguments = dict(parameters)
     return KINDS[kind](key, **arguments) if takes_key(kind) else KINDS[kind](**arguments)
 

@@ -8,10 +8,13 @@ import pathlib
 import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeAlias
 
 from jaxmix import arguments
 from jaxmix.status import InputError
+
+Kinds: TypeAlias = type | tuple[type, ...]
+"""The types that the value of a key may have."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +36,7 @@ class Source:
     """
 
     path: str
-    data: dict[str, Any]
+    data: dict[str, Any]  # any TOML: what it holds is checked key by key
     text: str
     overridden: frozenset[tuple[str, ...]] = frozenset()
     implied: tuple[str, ...] = ()
@@ -116,7 +119,7 @@ def _split(dotted: str) -> tuple[str, ...]:
     return tuple(part.strip().strip("\"'") for part in dotted.split("."))
 
 
-def _parse(override: str) -> tuple[tuple[str, ...], Any]:
+def _parse(override: str) -> tuple[tuple[str, ...], object]:
     name, equals, text = override.partition("=")
     if not equals or not name.strip() or "\n" in override:
         raise InputError(f"--set {override!r}: write key=value, as in num_replicates=20")
@@ -132,7 +135,7 @@ def _parse(override: str) -> tuple[tuple[str, ...], Any]:
     return _split(name), value
 
 
-def _replace(data: dict[str, Any], keys: tuple[str, ...], value: Any, override: str) -> None:
+def _replace(data: dict[str, Any], keys: tuple[str, ...], value: object, override: str) -> None:
     table: Any = data
     for key in keys[:-1]:
         table = table.setdefault(key, {})
@@ -142,7 +145,7 @@ def _replace(data: dict[str, Any], keys: tuple[str, ...], value: Any, override: 
 
 
 def check_keys(
-    source: Source, table: tuple[str, ...], found: Mapping[str, Any], known: Mapping[str, Any]
+    source: Source, table: tuple[str, ...], found: Mapping[str, object], known: Mapping[str, Kinds]
 ) -> None:
     """Refuse keys of a table that do not exist, and values of another type."""
     for key, value in found.items():
@@ -159,7 +162,7 @@ def suggest(word: str, known: Iterable[str]) -> str:
     return f"; did you mean {close[0]!r}? (known: {names})" if close else f"; known are {names}"
 
 
-def check_type(source: Source, keys: tuple[str, ...], value: Any, wanted: Any) -> None:
+def check_type(source: Source, keys: tuple[str, ...], value: object, wanted: Kinds) -> None:
     """Refuse a value of another type; a whole number may stand for a real one."""
     kinds = wanted if isinstance(wanted, tuple) else (wanted,)
     fits = any(
@@ -178,7 +181,9 @@ _WORDS = {
 }  # fmt: skip
 
 
-def check_among(source: Source, keys: tuple[str, ...], value: Any, allowed: Iterable[Any]) -> None:
+def check_among(
+    source: Source, keys: tuple[str, ...], value: object, allowed: Iterable[object]
+) -> None:
     """Refuse a value that is not one of those allowed."""
     allowed = list(allowed)
     if value not in allowed:
