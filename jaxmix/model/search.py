@@ -327,4 +327,5 @@ def _absurd(g2: Float[Array, " b"], data: Observed, k: int) -> Bool[Array, " b"]
     df = float(max(degrees_of_freedom(data.structure, data.shape, k), 1))
     spread = 2 / (9 * df)
     root: Array = (jnp.maximum(g2, 0.0) / df) ** (1 / 3)
-    return root > 1 - spread + _ABSURD * spread**0.5
+    absurd: Bool[Array, " b"] = root > 1 - spread + _ABSURD * spread**0.5
+    return absurd
