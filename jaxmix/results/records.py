@@ -11,13 +11,14 @@ import jax
 import numpy as np
 
 from jaxmix.report.tables import text_keys
+from jaxmix.types import Json
 
 if TYPE_CHECKING:
     from jaxmix.results.estimates import Estimate
     from jaxmix.results.result import Result
 
 
-def record(result: Result, command: str | None = None) -> dict[str, Any]:
+def record(result: Result, command: str | None = None) -> dict[str, Json]:
     """Return everything that a result says; what is computed later is computed.
 
     Parameters
@@ -65,7 +66,7 @@ def record(result: Result, command: str | None = None) -> dict[str, Any]:
     }
     if result.conditional is not None:
         found["diagnostics"]["level_3"] = record(result.conditional)
-    plain: dict[str, Any] = _plain(found)
+    plain: dict[str, Json] = _plain(found)
     return plain
 
 

@@ -43,7 +43,7 @@ def count(name: str) -> dict[str, int]:
     for which in ("first", "second"):
         data = build()
         with counting() as programs:
-            jm.fit(data, **options)
+            jm.fit(data, **options).complete()
         found[which] = programs[0]
     return found
 

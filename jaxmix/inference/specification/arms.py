@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -44,7 +43,7 @@ def arms_test(
     *,
     loss: str | None = None,
     seed: int = 0,
-    fitted: Mapping[str, Any] | None = None,
+    fitted: Mapping[str, object] | None = None,
 ) -> SpecificationTest:
     """Test whether the classes look the same through x in every arm, as level 3 says.
 
@@ -93,7 +92,7 @@ def arms_statistic(
     key: Array,
     loss: str | None = None,
     num_starts: int | None = None,
-    fitted: Mapping[str, Any] | None = None,
+    fitted: Mapping[str, object] | None = None,
 ) -> Statistic:
     """Test whether the arms have the same classes by x: one ``B = E[phi_x | U]``, or one each.
 

@@ -26,7 +26,7 @@ def statistics(
     key: Array,
     test: str = "level",
     level: int = 3,
-    **options: Any,
+    **options: str | int | None,
 ) -> Statistic:
     """Return a test as arrays; pure, so that ``vmap`` tests thousands of data sets at once.
 
@@ -55,15 +55,15 @@ def statistics(
     >>> bool(abs((test(keys).p_value < 0.05).mean() - 0.05) < 0.03)
     True
     """
+    own: dict[str, Any] = dict(options)  # each test refuses those of others
     if test == "range":
-        return range_statistic(moments_or_cells, k, **options)
+        return range_statistic(moments_or_cells, k, **own)
     if test == "nested":
-        return nested_statistic(moments_or_cells, k, key=key, **options)
+        return nested_statistic(moments_or_cells, k, key=key, **own)
     if test == "arms":
-        return arms_statistic(moments_or_cells, k, key=key, **options)
+        return arms_statistic(moments_or_cells, k, key=key, **own)
     if test != "level":
         raise ValueError(f"test is {test!r}: use one of {', '.join(TESTS)}")
     if level == 4:
-        found: Statistic = bridge_statistic(moments_or_cells, **options)
-        return found
-    return fit_statistic(moments_or_cells, k, key=key, level=level, **options)
+        return bridge_statistic(moments_or_cells, **own)
+    return fit_statistic(moments_or_cells, k, key=key, level=level, **own)
