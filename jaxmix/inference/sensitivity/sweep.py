@@ -21,6 +21,7 @@ from jaxmix.inference.sensitivity.edge import (
     search,
 )
 from jaxmix.model.structure import Factors
+from jaxmix.solvers.compiling import compiled
 from jaxmix.status import Status
 
 _SPREAD = 0.6  # of the logarithms of disturbed probabilities; all starts but one have thrice that
@@ -221,7 +222,7 @@ def _disturbed(key: Array, mixtures: Factors, count: int) -> list[Factors]:
     ]
 
 
-@jax.jit
+@compiled()
 def _disturb(key: Array, mixtures: Factors, spread: float) -> Factors:
     flat, unravel = ravel_pytree(mixtures)
     moved = flat * jnp.exp(spread * jax.random.normal(key, flat.shape, flat.dtype))
