@@ -26,6 +26,7 @@ MOVED = {
     "estimators.table": "model.table",
     "features": "sample.features",
     "fit": "fitting.run",
+    "inference.drawing": "sample.draws",
     "latent_classes": "fitting.latent_classes",
     "mixture": "model.law",
     "moments": "sample.moments",

@@ -13,7 +13,8 @@ from jaxmix import InputError
 from jaxmix.estimators.base import Fitted, Numbers
 from jaxmix.fitting import uncertainty
 from jaxmix.fitting.options import Options
-from jaxmix.inference import drawing, intervals, resampling
+from jaxmix.inference import intervals, resampling
+from jaxmix.sample import draws as drawing
 from tests import oracles
 from tests.helpers import block, causal_data, linear_rows
 
