@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax.scipy.special import ndtr, ndtri
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxmix.sample.resampled import acceleration as acceleration
+from jaxmix.sample.resamplers import acceleration as acceleration
 
 KINDS = ("percentile", "basic", "normal", "studentized", "bca")
 """What there is: quantiles, reflected quantiles, ``-+ z se``, bootstrap-t, bias-corrected."""

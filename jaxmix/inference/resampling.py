@@ -16,11 +16,11 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxmix import arguments
 from jaxmix.data.roles import CausalData
 from jaxmix.inference.asymptotic import Linearized, by_name, chosen, slopes
-from jaxmix.sample import moments, resampled
+from jaxmix.sample import moments, resampled, resamplers
 from jaxmix.sample.draws import KINDS
 from jaxmix.sample.features import Views, encode
 from jaxmix.sample.moments import Moments
-from jaxmix.sample.resampled import Source
+from jaxmix.sample.resamplers import Resampler
 from jaxmix.sample.sample import Sample
 from jaxmix.status import InputError
 
@@ -47,8 +47,8 @@ def bootstrap(
 ) -> Any:
     """Evaluate a statistic of the moments on bootstrap resamples.
 
-    Resample i is drawn from ``fold_in(key, i)``, so that neither chunks nor the number of
-    resamples change a draw.
+    Resample i is drawn by ``fold_in(key, i)``, so that neither chunks nor the number of
+    resamples change a draw; `jaxmix.sample.draws` says how.
 
     Parameters
     ----------
@@ -105,20 +105,25 @@ def bootstrap(
         data = encode(data, reduce=True)
     if not isinstance(data, Views):
         data = moments.as_inexact(_checked_counts(data))
-    source = resampled.source(data, outcome_values, strata)
+    resampler = resamplers.resampler(data, outcome_values, strata)
     if not isinstance(statistic, jax.tree_util.Partial):
         statistic = jax.tree_util.Partial(statistic)
-    kind = kind or ("multinomial" if source.repeated else "bayesian")
+    kind = kind or ("multinomial" if resampler.repeated else "bayesian")
     chunk = min(chunk_size or _MAX_CHUNK, num_resamples)
-    per_block = _block_size(source, num_resamples, chunk if chunk_size else 1, bool(progress))
+    per_block = _block_size(
+        resampler, num_resamples, chunk if chunk_size else 0, bool(progress), bool(errors)
+    )
     results = []
     for start in range(0, num_resamples, per_block):
         # Every block has one shape, so that it is compiled once; the surplus is cut off.
         indices = np.arange(start, start + per_block)
-        found = resampled.resampled(source, key, indices, kind=kind)
-        values, slopes = _evaluate(statistic, found, errors, chunk)
         if errors:
-            values = values, _errors(source, key, indices, slopes, found, values, errors, kind)
+            times, found = resampled.drawn(resampler, key, indices, kind=kind)
+            values, slopes = _evaluate(statistic, found, errors, chunk)
+            values = values, _errors(resampler, times, slopes, found, values, errors)
+        else:
+            found = resampled.resampled(resampler, key, indices, kind=kind)
+            values, _ = _evaluate(statistic, found, errors, chunk)
         results.append(values)
         if progress:
             jax.block_until_ready(values)
@@ -128,16 +133,20 @@ def bootstrap(
     return jax.tree.map(lambda *parts: jnp.concatenate(parts)[:num_resamples], *results)
 
 
-def _block_size(source: Source, num_resamples: int, multiple: int, watched: bool) -> int:
-    """Return how many resamples have their moments at hand at once."""
-    most = max(1, _ROOM // source.num_numbers)
+def _block_size(
+    resampler: Resampler, num_resamples: int, multiple: int, watched: bool, held: bool
+) -> int:
+    """Return how many resamples have their moments, and their draws if `held`, at hand at once."""
+    # Beside draws go the derivatives of about as many numbers as an estimate has.
+    numbers = resampler.num_numbers
+    most = max(1, _ROOM // (max(16 * numbers, resampler.num_units) if held else numbers))
     if watched:
         # Where rows are many a block is the fewer resamples, so that progress is seen.
-        steps = num_resamples / max(1, _ROOM // source.num_rows)
-        steps = min(_BLOCKS_WATCHED, max(steps, num_resamples / multiple if multiple > 1 else 1))
+        steps = num_resamples / max(1, _ROOM // resampler.num_rows)
+        steps = min(_BLOCKS_WATCHED, max(steps, num_resamples / multiple if multiple else 1))
         most = min(most, math.ceil(num_resamples / steps))
     size = math.ceil(num_resamples / math.ceil(num_resamples / most))
-    return math.ceil(size / multiple) * multiple
+    return math.ceil(size / multiple) * multiple if multiple else size
 
 
 def _check_arguments(
@@ -181,13 +190,13 @@ def _evaluate(
     return evaluated
 
 
-@functools.partial(jax.jit, static_argnames=("names", "kind"))
+@functools.partial(jax.jit, static_argnames="names")
 def _errors(
-    source: Source, key: Array, indices: Array, slopes: Moments, found: Moments,
-    values: dict[str, Array], names: tuple[str, ...], kind: str,
+    resampler: Resampler, times: Array, slopes: Moments, found: Moments, values: dict[str, Array],
+    names: tuple[str, ...],
 ) -> dict[str, Array]:  # fmt: skip
     """Return the standard errors within each resample by name."""
-    se, _ = resampled.spread_within(source, key, indices, slopes, found, kind=kind)
+    se, _ = resampled.spread_within(resampler, times, slopes, found)
     return by_name(se, chosen(values, names), axes=1)
 
 
@@ -214,7 +223,7 @@ def spread(
     Returns
     -------
     errors, accelerations
-        By name; see `jaxmix.sample.resampled.acceleration`.
+        By name; see `jaxmix.sample.resamplers.acceleration`.
 
     References
     ----------

@@ -24,6 +24,7 @@ from jaxmix.report.files import write_whole
 from jaxmix.report.tables import Table, text_keys
 from jaxmix.results import summary
 from jaxmix.results.estimates import Classes, Diagnostics, Estimate, PerClass
+from jaxmix.sample.draws import DRAWS
 from jaxmix.status import EstimateError, InputError, Status
 
 if TYPE_CHECKING:
@@ -160,6 +161,7 @@ class Result:
             "schema": 1,
             "jaxmix": importlib.metadata.version("jaxmix"),
             "jax": jax.__version__,
+            "draws": DRAWS,
             "seed": self.seed,
             "command": command,
             "n": self.num_rows,

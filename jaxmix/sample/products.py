@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+from typing import NamedTuple, Self
+
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -9,6 +12,30 @@ from jaxtyping import Array, Float
 from jaxmix.sample.features import Views
 from jaxmix.sample.moments import Moments
 from jaxmix.sample.sums import Chunk
+
+
+class Parts(NamedTuple):
+    """What the moments of resamples differ in: fields of `Moments`."""
+
+    tensor: Float[Array, "*r a d_z d_x d_y"]
+    gram_z: Float[Array, "*r a d_z d_z"]
+    square_x: Float[Array, "*r a d_x"]
+    num_rows: Float[Array, "*r"]
+
+    @classmethod
+    def taken(cls, moments: Moments) -> Self:
+        """Return the parts of moments."""
+        return cls(moments.tensor, moments.gram_z, moments.square_x, moments.num_rows)
+
+    def within(self, moments: Moments) -> Moments:
+        """Return moments with these parts in place of their own."""
+        return dataclasses.replace(
+            moments,
+            tensor=self.tensor,
+            gram_z=self.gram_z,
+            square_x=self.square_x,
+            num_rows=self.num_rows,
+        )
 
 
 def number(views: Views) -> int:
@@ -49,8 +76,8 @@ def of_slope(slope: Moments) -> Float[Array, " q"]:
     return jnp.concatenate([part.reshape(-1) for part in parts])
 
 
-def as_moments(means: Float[Array, "*r q"], views: Views) -> tuple[Array, Array, Array]:
-    """Return `tensor`, `gram_z` and `square_x` of `Moments`, of which products have the means."""
+def as_parts(means: Float[Array, "*r q"], num_rows: Float[Array, "*r"], views: Views) -> Parts:
+    """Return what means of products are of moments."""
     a, d_z, d_x, d_y = views.num_arms, views.z.shape[1], views.x.shape[1], views.y.shape[1]
     places = np.zeros((d_z, d_z), int)
     upper = np.triu_indices(d_z)
@@ -58,8 +85,9 @@ def as_moments(means: Float[Array, "*r q"], views: Views) -> tuple[Array, Array,
     sizes = np.cumsum([a * d_z * d_x * d_y, a * len(upper[0])])
     tensor, gram, square = jnp.split(means, sizes, axis=-1)
     batch = means.shape[:-1]
-    return (
+    return Parts(
         tensor.reshape(*batch, a, d_z, d_x, d_y),
         gram.reshape(*batch, a, -1)[..., places],
         square.reshape(*batch, a, d_x),
+        num_rows,
     )

@@ -9,11 +9,11 @@ from typing import Any
 import jax
 from jaxtyping import Array, Float, Int
 
-from jaxmix.sample import resampled
+from jaxmix.sample import resampled, resamplers
 from jaxmix.sample.design import Design
 from jaxmix.sample.features import Views
 from jaxmix.sample.moments import Moments, from_rows
-from jaxmix.sample.resampled import Source
+from jaxmix.sample.resamplers import Resampler
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -57,7 +57,7 @@ class Sample:
         """The moments with their covariance, by which they can be weighed."""
         return from_rows(self.views, covariance=True)
 
-    def source(self, strata: Any = None) -> Source:
+    def resampler(self, strata: Any = None) -> Resampler:
         """Return the rows as units that are drawn: clusters where there are any.
 
         Parameters
@@ -70,7 +70,7 @@ class Sample:
         InputError
             Where a cluster lies in several strata.
         """
-        return resampled.source(self.views, strata=strata)
+        return resamplers.resampler(self.views, strata=strata)
 
     def resampled(
         self, key: Array, indices: Int[Array, " r"], *, kind: str, strata: Any = None
@@ -84,9 +84,9 @@ class Sample:
         kind
             One of `jaxmix.sample.draws.KINDS`.
         strata
-            Labels of rows, as in `source`.
+            Labels of rows, as in `resampler`.
         """
-        return resampled.resampled(self.source(strata), key, indices, kind=kind)
+        return resampled.resampled(self.resampler(strata), key, indices, kind=kind)
 
     def spread(
         self, slopes: Moments, strata: Any = None
@@ -102,9 +102,9 @@ class Sample:
             Derivatives of p numbers with respect to the moments, with a leading axis for the
             numbers (`jaxmix.inference.asymptotic.slopes`).
         strata
-            Labels of rows, as in `source`.
+            Labels of rows, as in `resampler`.
         """
-        return _spread(self.source(strata), slopes, self.moments)
+        return _spread(self.resampler(strata), slopes, self.moments)
 
     def standard_errors(self, slopes: Moments) -> Float[Array, " p"]:
         """Return infinitesimal-jackknife standard errors, clusters summed where there are any.
@@ -130,13 +130,13 @@ class Sample:
 
 
 @jax.jit
-def _spread(source: Source, slopes: Moments, moments: Moments) -> tuple[Array, Array]:
-    return source.spread(slopes, moments)
+def _spread(resampler: Resampler, slopes: Moments, moments: Moments) -> tuple[Array, Array]:
+    return resampler.spread(slopes, moments)
 
 
 @jax.jit
 def _influence(views: Views, slopes: Moments, moments: Moments) -> Float[Array, "p n"]:
-    rows = resampled.single(views)
+    rows = resamplers.single(views)
 
     def one(slope: Moments) -> Float[Array, " n"]:
         return rows.derivative(slope, moments, rows.units.times)

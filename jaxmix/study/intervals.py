@@ -17,7 +17,7 @@ from jaxmix.inference import profile
 from jaxmix.inference.asymptotic import delta_covariance, slopes
 from jaxmix.inference.intervals import interval, normal_interval
 from jaxmix.sample.moments import Moments
-from jaxmix.sample.resampled import Cells
+from jaxmix.sample.resamplers import Cells
 from jaxmix.solvers.sampling import multinomial
 from jaxmix.status import NO_ESTIMATE
 from jaxmix.study.configuration.choices import Intervals
@@ -96,23 +96,23 @@ def by_resamples(
         What is asked for.
     """
     value, counts, names = _vector(estimate), counts_of(moments), ("value",)
-    source = Cells.of(counts, moments.value_y)
+    resampler = Cells.of(counts, moments.value_y)
 
     def numbers(moments: Moments, own: Array) -> dict[str, Array]:
         found = again(moments, own)
         return {"value": _vector(found), "status": found.status}
 
     def errors(times: Float[Array, " m"], own: Array) -> tuple[dict[str, Array], Array, Array]:
-        moments = source.moments(times)
+        moments = resampler.moments(times)
         found, derivatives = slopes(lambda m: numbers(m, own), moments, names)
-        return found, *source.spread(derivatives, moments, times)
+        return found, *resampler.spread(derivatives, moments, times)
 
     def one(cells: Array, index: Array) -> tuple[Array, Array]:
         own, times = jax.random.fold_in(key, index), cells.reshape(-1)
         if intervals.kind == "studentized":
             found, se, _ = errors(times, own)
         else:
-            found = numbers(source.moments(times), own)
+            found = numbers(resampler.moments(times), own)
             se = found["value"]
         exists = jnp.all(found["status"] != jnp.array(NO_ESTIMATE))
         missing = jnp.where(exists, 0.0, jnp.nan)
