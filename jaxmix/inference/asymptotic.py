@@ -217,8 +217,10 @@ def standard_errors(statistic: Callable[[Moments], Any], views: Views) -> Any:
 
     Parameters
     ----------
-    statistic, views
-        As in `influence`.
+    statistic
+        From `jaxmix.moments.Moments` to a pytree of arrays, differentiable.
+    views
+        The rows.
 
     Returns
     -------

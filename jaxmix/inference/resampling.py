@@ -218,7 +218,7 @@ def spread(
     names
         Those of its numbers that are wanted.
     strata
-        As in `jaxmix.sample.draws`.
+        Labels of rows, within which units are drawn; or None.
 
     Returns
     -------

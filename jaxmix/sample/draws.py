@@ -92,10 +92,12 @@ def draw_units(keys: Array, units: Units, kind: str) -> Float[Array, "r u"]:
 
     Parameters
     ----------
-    keys, kind
-        As in `draw_multiplicities`.
+    keys
+        ``(r,)`` JAX keys, one for each resample.
     units
-        See `units_of`.
+        What is drawn whole (`jaxmix.sample.units.units_of`).
+    kind
+        One of `KINDS`; see `draw_multiplicities`.
     """
     drawn = (_draw_counts if units.repeated else _draw_singles)(keys, units, kind)
     strata = units.strata

@@ -301,7 +301,7 @@ class Cells(Resampler):
     units
         Its cells (`Cells.of`).
     outcome_values
-        As in `jaxmix.moments.from_counts`.
+        ``(d_y,)`` outcome in each cell of the last axis; 0, 1, ... where it is None.
     """
 
     counts: Float[Array, "a d_z d_x d_y"]

@@ -85,13 +85,13 @@ def by_resamples(
     again
         How a resample is estimated (`Chosen.with_resampler`).
     moments
-        Of the data.
+        The moments of the data.
     tables
         See `resample`.
     estimate
-        Of the data.
+        What the data give.
     key
-        Of the estimator; resample i uses ``fold_in(key, i)``.
+        Key of the estimator; resample i uses ``fold_in(key, i)``.
     intervals
         What is asked for.
     """
