@@ -29,6 +29,7 @@ MOVED: dict[str, str | tuple[str, ...]] = {
     "fit": "fitting.run",
     "inference.choice": "inference.selection.recommendation",
     "inference.criteria": "inference.selection.criteria",
+    "inference.drawing": "sample.draws",
     "inference.extremes": "inference.sensitivity.sweep",
     "inference.level_fits": "inference.specification.fits",
     "inference.level_tests": (

@@ -391,7 +391,7 @@ def test_a_rejected_level_3_beside_level_4_is_withdrawn(tmp_path, capsys):
 # -------------------------------------------------------------------------------- what it gives
 
 KEYS = {
-    "schema", "jaxmix", "jax", "seed", "command", "n", "dropped", "treatment", "control",
+    "schema", "jaxmix", "jax", "draws", "seed", "command", "n", "dropped", "treatment", "control",
     "outcome", "level", "method", "estimand", "num_classes", "status", "warnings", "naive", "ate",
     "potential_means", "law", "share_harmed", "diagnostics", "spread", "selection", "verdict",
     "sensitivity", "unresolved_classes",
@@ -410,8 +410,8 @@ def test_json_of_level_4(record):
     saved = record(*POINT)
     assert set(saved) == KEYS
     expected = {
-        "schema": 1, "jaxmix": jm.__version__, "jax": jax.__version__, "seed": 0, "n": N,
-        "dropped": 0, "treatment": "t", "control": "0", "outcome": "y", "level": 4,
+        "schema": 1, "jaxmix": jm.__version__, "jax": jax.__version__, "draws": 2, "seed": 0,
+        "n": N, "dropped": 0, "treatment": "t", "control": "0", "outcome": "y", "level": 4,
         "method": "bridge", "estimand": "ATE", "num_classes": None, "status": "SUCCESS",
         "warnings": [], "law": None, "share_harmed": None,
     }  # fmt: skip

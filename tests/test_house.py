@@ -66,7 +66,31 @@ def test_every_room_is_there():
     assert found - {"__init__"} == set(ROOMS)
 
 
-FOLDERS = sorted({path.parent for path in modules()} - {PACKAGE / "estimators"})
+# Rooms that read rows as they lie in `Views`, where a `Sample` should answer: to become fewer.
+READ_ROWS = {"data", "sample", "estimators", "inference", "fitting"}
+ROW_FIELDS = {"multiplicity", "weight", "cluster"}
+
+
+def reads_rows(path):
+    """Whether a file takes the fields of rows: those of no other name, or any of `views`."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Attribute):
+            of_views = isinstance(node.value, ast.Name) and node.value.id == "views"
+            if node.attr in ROW_FIELDS or (of_views and node.attr in {"z", "x", "y", "t"}):
+                return True
+    return False
+
+
+def test_no_other_room_reads_rows():
+    found = {
+        room(".".join(["jaxmix", *path.relative_to(PACKAGE).with_suffix("").parts]))
+        for path in modules()
+        if reads_rows(path)
+    }
+    assert found <= READ_ROWS
+
+
+FOLDERS = sorted({path.parent for path in modules()})
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda p: p.name)

@@ -13,7 +13,9 @@ from jaxmix import InputError
 from jaxmix.estimators.base import Fitted, Numbers
 from jaxmix.fitting import uncertainty
 from jaxmix.fitting.options import Options
-from jaxmix.inference import drawing, intervals, resampling
+from jaxmix.inference import intervals, resampling
+from jaxmix.sample import draws as drawing
+from jaxmix.sample.units import units_of
 from tests import oracles
 from tests.helpers import block, causal_data, linear_rows
 
@@ -327,7 +329,7 @@ def many_rows(frame):
 def test_strata_keep_their_sizes_and_their_laws(many_rows, form, kind):
     views = many_rows[form]
     labels = np.asarray(views.t) * 7 - 3  # any integers
-    units = drawing.units_of(views, labels)
+    units = units_of(views, labels)
     strata, times = np.asarray(units.strata), np.asarray(units.times)
     keys = jax.random.split(jax.random.key(3), 1500)
     drawn = np.asarray(jax.jit(lambda k: drawing.draw_units(k, units, kind))(keys))
@@ -419,4 +421,4 @@ def test_strata_that_cannot_be_are_refused(frame, many_rows):
     result = jm.fit(causal_data(frame | {"g": nested}, cluster="g"), strata="arm")
     assert result.ate.se > 0
     with pytest.raises(ValueError, match="one label for each row"):
-        drawing.units_of(many_rows["rows"], [0, 1])
+        units_of(many_rows["rows"], [0, 1])

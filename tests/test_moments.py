@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import jaxmix as jm
-from jaxmix.sample import moments
+from jaxmix.sample import moments, sums
 from tests import oracles
 from tests.helpers import causal_data, linear_rows, population
 
@@ -53,7 +53,7 @@ def test_contractions_have_their_names_values():
 def test_chunks_change_nothing(monkeypatch, numbers):
     views = views_of(1000)
     whole = moments.from_rows(views, covariance=True)
-    monkeypatch.setattr(moments, "_CHUNK_NUMBERS", numbers)
+    monkeypatch.setattr(sums, "CHUNK_NUMBERS", numbers)
     # Not the compiled function, which has the old chunk size in it.
     parts = moments.from_rows.__wrapped__(views, covariance=True)
     np.testing.assert_allclose(parts.tensor, whole.tensor, atol=1e-14)

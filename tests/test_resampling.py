@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 import jaxmix as jm
-from jaxmix.inference import drawing, resampling
+from jaxmix.inference import resampling
+from jaxmix.sample import draws as drawing
 from tests import oracles
 from tests.helpers import causal_data, linear_rows, population
 

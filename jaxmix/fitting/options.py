@@ -12,8 +12,9 @@ from typing import Any
 
 from jaxmix import arguments
 from jaxmix.estimators.registry import METHODS
-from jaxmix.inference import drawing, intervals
+from jaxmix.inference import intervals
 from jaxmix.inference.sensitivity.edge import EDGES
+from jaxmix.sample import draws
 from jaxmix.status import InputError
 
 AUTO = "auto"
@@ -96,7 +97,7 @@ OPTIONS: Mapping[str, Option] = {
         AUTO, f"{', '.join((AUTO, 'profile', *intervals.KINDS))}.",
         (AUTO, "profile", *intervals.KINDS),
     ),
-    "resampling": Option(None, "multinomial, poisson or bayesian.", (None, *drawing.KINDS)),
+    "resampling": Option(None, "multinomial, poisson or bayesian.", (None, *draws.KINDS)),
     "strata": Option(None, "arm: resample within treatment arms.", (None, "arm")),
     "checks": Option(
         True, "Further tests and sensitivity bounds of levels 2 and 3.", (True, False)

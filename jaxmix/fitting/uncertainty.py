@@ -160,10 +160,7 @@ def uncertainty(
     strata = views.t if options.strata == "arm" else None
     confidence = options.confidence
     if not options.num_resamples:
-        if strata is None:
-            errors = linear.standard_errors()
-        else:
-            errors = _on_host(resampling.spread(linear.statistic, views, _NUMBERS, strata)[0])
+        errors, _ = linear.spread(strata)
         found = _with_normal(point, errors, confidence, Resamples())
         if _at_a_bound(point):
             # They would be too short by half and more: coverage in docs/verdicts.md.
@@ -186,7 +183,7 @@ def uncertainty(
     se: dict[str, Any] = {}
     skew: dict[str, Any] = {}
     if kind in _CORRECTED:
-        se, skew = _on_host(resampling.spread(linear.statistic, views, _NUMBERS, strata))
+        se, skew = linear.spread(strata)
     ends_of = {}
     for name, values in draws.items():
         if name == "harmed":

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
-from typing import NamedTuple, TypeVar
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -21,11 +22,14 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int
 
 from jaxmix.sample.features import Views
-from jaxmix.sample.moments import Moments, from_rows
+from jaxmix.sample.moments import Moments
 from jaxmix.sample.sample import Sample
 from jaxmix.solvers.compiling import compiled
 
 _Tree = TypeVar("_Tree")  # what a statistic gives: a pytree of arrays
+_Array = TypeVar("_Array", bound=Array | np.ndarray)
+
+T = TypeVar("T")
 
 
 def influence(statistic: Callable[[Moments], _Tree], views: Views) -> _Tree:
@@ -56,8 +60,15 @@ def influence(statistic: Callable[[Moments], _Tree], views: Views) -> _Tree:
     >>> treated.shape, round(float(treated[1]) * 16, 6)
     ((16,), 0.5)
     """
-    found: _Tree = jax.jacrev(of_multiplicity(statistic, views))(views.multiplicity)
-    return found
+    sample = Sample(views)
+    value, found = slopes(statistic, sample.moments)
+    rows = sample.influence(found)
+    leaves, tree = jax.tree.flatten(value)
+    ends = np.cumsum([0, *(np.size(leaf) for leaf in leaves)])
+    parts = [rows[slice(*ends[i : i + 2])] for i in range(len(leaves))]
+    by_leaf = [part.reshape(*np.shape(leaf), -1) for leaf, part in zip(leaves, parts, strict=True)]
+    influences: _Tree = jax.tree.unflatten(tree, by_leaf)
+    return influences
 
 
 class Influential(NamedTuple):
@@ -118,10 +129,10 @@ def most_influential(
     """
     if not 1 <= num <= len(views.t):
         raise ValueError(f"num is {num}: use 1 to {len(views.t)}, the number of distinct rows")
-    slopes = influence(statistic, views)
-    if jnp.shape(slopes) != jnp.shape(views.t):
+    found = influence(statistic, views)
+    if jnp.shape(found) != jnp.shape(views.t):
         raise ValueError("the statistic has several numbers: choose one of them")
-    return largest_changes(slopes, views.multiplicity, num)
+    return largest_changes(found, views.multiplicity, num)
 
 
 @compiled("num")
@@ -134,7 +145,9 @@ def largest_changes(
     return Influential(rows, multiplicity[rows], change[rows])
 
 
-def slopes(statistic: Callable[[Moments], _Tree], moments: Moments) -> tuple[_Tree, Moments]:
+def slopes(
+    statistic: Callable[[Moments], _Tree], moments: Moments, names: tuple[str, ...] | None = None
+) -> tuple[_Tree, Moments]:
     """Return a statistic, and the derivatives of its p numbers with respect to the moments.
 
     Parameters
@@ -143,6 +156,8 @@ def slopes(statistic: Callable[[Moments], _Tree], moments: Moments) -> tuple[_Tr
         From `jaxmix.moments.Moments` to a pytree of arrays, differentiable.
     moments
         Where to differentiate.
+    names
+        Names of the numbers to differentiate, where the statistic is a dict; by default all.
 
     Returns
     -------
@@ -161,10 +176,48 @@ def slopes(statistic: Callable[[Moments], _Tree], moments: Moments) -> tuple[_Tr
 
     def flattened(moments: Moments) -> tuple[Array, _Tree]:
         value = statistic(moments)
-        return ravel_pytree(value)[0], value
+        return ravel_pytree(
+            value if names is None else chosen(cast(Mapping[str, Array], value), names)
+        )[0], value
 
     flat, pullback, value = jax.vjp(flattened, moments, has_aux=True)
     return value, jax.lax.map(lambda d: pullback(d)[0], jnp.eye(flat.size, dtype=flat.dtype))
+
+
+def chosen(value: Mapping[str, T], names: tuple[str, ...]) -> dict[str, T]:
+    """Return those numbers of a statistic that have one of several names."""
+    return {name: value[name] for name in names if name in value}
+
+
+def by_name(
+    flat: _Array, like: Mapping[str, Array | np.ndarray], axes: int = 0
+) -> dict[str, _Array]:
+    """Return flat numbers by name, in the order in which dicts are flattened.
+
+    Parameters
+    ----------
+    flat
+        ``(*r, p)`` the numbers.
+    like
+        Arrays of the shapes wanted.
+    axes
+        Leading axes of `flat`, which `like` has too.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> found = by_name(np.arange(3.0), {"b": np.zeros(2), "a": np.zeros(())})
+    >>> float(found["a"]), found["b"].tolist()
+    (0.0, [1.0, 2.0])
+    """
+    names: list[str] = sorted(like)
+    shapes: dict[str, tuple[int, ...]] = {name: np.shape(like[name])[axes:] for name in names}
+    ends = np.cumsum([0, *(math.prod(shapes[name]) for name in names)])
+    found: dict[str, _Array] = {}
+    for i, name in enumerate(names):
+        own = flat[..., ends[i] : ends[i + 1]]
+        found[name] = cast(_Array, own.reshape((*flat.shape[:axes], *shapes[name])))
+    return found
 
 
 def standard_errors(statistic: Callable[[Moments], _Tree], views: Views) -> _Tree:
@@ -172,8 +225,10 @@ def standard_errors(statistic: Callable[[Moments], _Tree], views: Views) -> _Tre
 
     Parameters
     ----------
-    statistic, views
-        As in `influence`.
+    statistic
+        From `jaxmix.moments.Moments` to a pytree of arrays, differentiable.
+    views
+        The rows.
 
     Returns
     -------
@@ -188,7 +243,7 @@ def standard_errors(statistic: Callable[[Moments], _Tree], views: Views) -> _Tre
 
 
 @compiled()
-def _slopes(statistic: Callable[[Moments], _Tree], moments: Moments) -> tuple[_Tree, Moments]:
+def _slopes(statistic: Callable[[Moments], Any], moments: Moments) -> tuple[_Tree, Moments]:
     return slopes(statistic, moments)
 
 
@@ -213,23 +268,26 @@ class Linearized:
 
     def standard_errors(self) -> dict[str, np.ndarray]:
         """Return the standard error of every number, by name."""
+        return self.spread()[0]
+
+    def spread(self, strata: object = None) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """Return the standard errors and the accelerations of every number, by name.
+
+        Parameters
+        ----------
+        strata
+            Labels of rows, within which units are drawn; see `jaxmix.sample.sample.Sample`.
+        """
         value, found = self._found
-        errors = np.asarray(self.sample.standard_errors(found))
-        places = self._places(value)
-        return {n: errors[place].reshape(np.shape(value[n])) for n, place in places.items()}
+        errors, skew = (by_name(np.asarray(a), value) for a in self.sample.spread(found, strata))
+        return errors, skew
 
     def influence(self, name: str) -> Float[Array, " n"]:
         """Return the influence of each row on a statistic that is one number."""
         value, found = self._found
-        place = self._places(value)[name].start
-        return self.sample.influence(jax.tree.map(lambda own: own[place], found))
-
-    @staticmethod
-    def _places(value: dict[str, Array]) -> dict[str, slice]:
-        """Return where each name's numbers are, in the order in which dicts are flattened."""
-        names = sorted(value)
-        ends = np.cumsum([0, *(np.size(value[name]) for name in names)])
-        return {n: slice(*ends[i : i + 2]) for i, n in enumerate(names)}
+        places = by_name(np.arange(found.num_rows.size), value)
+        own = jax.tree.map(lambda slope: slope[places[name][None]], found)
+        return self.sample.influence(own)[0]
 
 
 def delta_covariance(
@@ -265,17 +323,5 @@ def delta_covariance(
 
     jacobian = jax.jacrev(of_tensor)(moments.tensor)
     jacobian = jacobian.reshape(jacobian.shape[0], -1)
-    found: Float[Array, "p p"] = jacobian @ moments.covariance @ jacobian.T / moments.num_rows
-    return found
-
-
-def of_multiplicity(
-    statistic: Callable[[Moments], _Tree], views: Views
-) -> Callable[[Float[Array, " n"]], _Tree]:
-    """Return a statistic as a function of how often each row is there."""
-
-    def of(multiplicity: Float[Array, " n"]) -> _Tree:
-        rows = dataclasses.replace(views, multiplicity=multiplicity)
-        return statistic(from_rows(rows))
-
-    return of
+    covariance: Array = jacobian @ moments.covariance @ jacobian.T / moments.num_rows
+    return covariance

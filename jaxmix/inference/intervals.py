@@ -13,6 +13,7 @@ import numpy as np
 from jax.scipy.special import ndtr, ndtri
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxmix.sample.resamplers import acceleration as acceleration
 from jaxmix.solvers.compiling import compiled
 
 _Array = TypeVar("_Array", Array, np.ndarray)
@@ -205,34 +206,6 @@ def bca_interval(
 
     tail = (1 - confidence) / 2
     return Bounds(end(tail), end(1 - tail), used)
-
-
-def acceleration(
-    influence: Float[Array, "n ..."], times: Float[Array, " n"]
-) -> Float[Array, "..."]:
-    """Return the acceleration ``sum m I^3 / (6 (sum m I^2)^1.5)``; 0 where there is no influence.
-
-    Parameters
-    ----------
-    influence
-        ``(n, ...)``: of each unit (row or cluster) on each number; sums to 0 over the units.
-    times
-        ``(n,)`` how often each unit occurs.
-
-    References
-    ----------
-    Efron (1987), JASA 82, equation 7.3.
-
-    Examples
-    --------
-    >>> import jax.numpy as jnp
-    >>> round(float(acceleration(jnp.array([3.0, -1.0]), jnp.array([1.0, 3.0]))), 4)
-    0.0962
-    """
-    second = jnp.einsum("n...,n->...", influence**2, times)
-    third = jnp.einsum("n...,n->...", influence**3, times)
-    some = jnp.where(second > 0, second, 1.0)
-    return jnp.where(second > 0, third / (6 * some**1.5), 0.0)
 
 
 @compiled("kind", "confidence")

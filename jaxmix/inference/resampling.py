@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -11,22 +10,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxmix import arguments
 from jaxmix.data.roles import CausalData
-from jaxmix.inference.drawing import KINDS, Units, draw_units, rows_of, units_of
-from jaxmix.inference.intervals import acceleration
-from jaxmix.sample import moments
+from jaxmix.inference.asymptotic import Linearized, by_name, chosen, slopes
+from jaxmix.sample import moments, resampled, resamplers
+from jaxmix.sample.draws import KINDS
 from jaxmix.sample.features import Views, encode
 from jaxmix.sample.moments import Moments
+from jaxmix.sample.resamplers import Resampler
+from jaxmix.sample.sample import Sample
 from jaxmix.solvers.compiling import compiled
-from jaxmix.solvers.linalg import power_of_two
 from jaxmix.status import InputError
 
-_CHUNK_NUMBERS = 1 << 23  # weights held at once (64 MiB in float64)
-_MAX_CHUNK = 1024
+_ROOM = 1 << 23  # numbers of moments held at once (64 MiB in float64)
+_MAX_CHUNK = 1024  # resamples evaluated at once
 _BLOCKS_WATCHED = 50  # blocks between which a progress callback is called
 
 Statistic = Callable[[Moments], object]
@@ -48,8 +47,8 @@ def bootstrap(
 ) -> Any:
     """Evaluate a statistic of the moments on bootstrap resamples.
 
-    Resample i is drawn from ``fold_in(key, i)``, so that neither chunks nor the number of
-    resamples change a draw.
+    Resample i is drawn by ``fold_in(key, i)``, so that neither chunks nor the number of
+    resamples change a draw; `jaxmix.sample.draws` says how.
 
     Parameters
     ----------
@@ -63,13 +62,13 @@ def bootstrap(
     num_resamples
         Number of resamples.
     kind
-        See `jaxmix.inference.drawing`; by default multinomial for counts and for rows with
+        See `jaxmix.sample.draws`; by default multinomial for counts and for rows with
         multiplicities, Bayesian otherwise.
     outcome_values
         For a table of counts, as in `jaxmix.moments.from_counts`.
     strata
         Labels of rows (or of the cells of a table), within which to draw; see
-        `jaxmix.inference.drawing`.
+        `jaxmix.sample.draws`.
     errors
         Names among a statistic that is a dict, whose standard errors within each resample are
         wanted too (see `spread`).
@@ -104,33 +103,51 @@ def bootstrap(
         arguments.choice("kind", kind, KINDS, f"use one of {', '.join(KINDS)}")
     if isinstance(data, CausalData):
         data = encode(data, reduce=True)
-    if isinstance(data, Views):
-        units = units_of(data, strata)
-        repeated, size = data.repeated, len(data.t)
-    else:
+    if not isinstance(data, Views):
         data = moments.as_inexact(_checked_counts(data))
-        units = _cells_as_units(data, strata)
-        repeated, size = True, data.size
+    resampler = resamplers.resampler(data, outcome_values, strata)
     if not isinstance(statistic, jax.tree_util.Partial):
         statistic = jax.tree_util.Partial(statistic)
-    kind = kind or ("multinomial" if repeated else "bayesian")
-    room = _CHUNK_NUMBERS // 4 if errors else _CHUNK_NUMBERS
-    chunk = chunk_size or min(_MAX_CHUNK, max(1, room // size))
-    chunk = min(chunk, num_resamples)
-    num_chunks = -(-num_resamples // chunk)
-    blocks = min(num_chunks, _BLOCKS_WATCHED) if progress else 1
-    per_block = -(-num_chunks // blocks) * chunk
+    kind = kind or ("multinomial" if resampler.repeated else "bayesian")
+    chunk = min(chunk_size or _MAX_CHUNK, num_resamples)
+    per_block = _block_size(
+        resampler, num_resamples, chunk if chunk_size else 0, bool(progress), bool(errors)
+    )
     results = []
     for start in range(0, num_resamples, per_block):
         # Every block has one shape, so that it is compiled once; the surplus is cut off.
         indices = jnp.arange(start, start + per_block)
-        results.append(
-            _evaluate(statistic, data, units, outcome_values, key, indices, kind, errors, chunk)
-        )
+        if errors:
+            times, found = resampled.drawn(resampler, key, indices, kind=kind)
+            values, slopes = _evaluate(statistic, found, errors, chunk)
+            assert slopes is not None
+            values = values, _errors(resampler, times, slopes, found, values, errors)
+        else:
+            found = resampled.resampled(resampler, key, indices, kind=kind)
+            values, _ = _evaluate(statistic, found, errors, chunk)
+        results.append(values)
         if progress:
-            jax.block_until_ready(results[-1])
+            jax.block_until_ready(values)
             progress(min(start + per_block, num_resamples), num_resamples)
+    if len(results) == 1 and per_block == num_resamples:
+        return results[0]
     return jax.tree.map(lambda *parts: jnp.concatenate(parts)[:num_resamples], *results)
+
+
+def _block_size(
+    resampler: Resampler, num_resamples: int, multiple: int, watched: bool, held: bool
+) -> int:
+    """Return how many resamples have their moments, and their draws if `held`, at hand at once."""
+    # Beside draws go the derivatives of about as many numbers as an estimate has.
+    numbers = resampler.num_numbers
+    most = max(1, _ROOM // (max(16 * numbers, resampler.num_units) if held else numbers))
+    if watched:
+        # Where rows are many a block is the fewer resamples, so that progress is seen.
+        steps = num_resamples / max(1, _ROOM // resampler.num_rows)
+        steps = min(_BLOCKS_WATCHED, max(steps, num_resamples / multiple if multiple else 1))
+        most = min(most, math.ceil(num_resamples / steps))
+    size = math.ceil(num_resamples / math.ceil(num_resamples / most))
+    return math.ceil(size / multiple) * multiple if multiple else size
 
 
 def _check_arguments(
@@ -166,55 +183,32 @@ def _checked_counts(data: object) -> Array:
     return cells
 
 
-def _cells_as_units(cells: Float[Array, "a d_z d_x d_y"], strata: object) -> Units:
-    if strata is None:
-        return Units(cells.reshape(-1))
-    labels = np.asarray(strata)
-    if labels.shape != cells.shape:
-        raise ValueError(f"strata has shape {labels.shape}: give one label for each cell")
-    found, codes = np.unique(labels.reshape(-1), return_inverse=True)
-    return Units(cells.reshape(-1), strata=jnp.asarray(codes), num_strata=len(found))
-
-
-@compiled("kind", "errors", "chunk")
+@compiled("names", "size")
 def _evaluate(
-    statistic: Statistic, data: Views | Array, units: Units, outcome_values: Array | None,
-    key: Array, indices: Int[Array, " r"], kind: str, errors: tuple[str, ...], chunk: int,
-) -> Any:  # fmt: skip
-    of_units = _of_units(statistic, data, units, outcome_values)
+    statistic: Statistic, found: Moments, names: tuple[str, ...], size: int
+) -> tuple[Any, Moments | None]:
+    """Return a statistic of each resample, and the derivatives of the numbers that have errors."""
 
-    def evaluate(drawn: Float[Array, " u"]) -> Any:
-        if not errors:
-            return of_units(drawn)
-        found, se, _ = differentiate(of_units, drawn, units, errors)
-        return found, se
+    def one(own: Moments) -> tuple[Any, Moments | None]:
+        return slopes(statistic, own, names) if names else (statistic(own), None)
 
-    def one_chunk(own: Int[Array, " c"]) -> Any:
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, own)
-        return jax.vmap(evaluate)(draw_units(keys, units, kind))
-
-    results = jax.lax.map(one_chunk, indices.reshape(-1, chunk))
-    # By size: an axis without entries, such as k - 1 = 0 shares, leaves nothing to infer one from.
-    return jax.tree.map(lambda a: a.reshape(a.shape[0] * a.shape[1], *a.shape[2:]), results)
+    evaluated: tuple[Any, Moments | None] = resampled.for_each(one, found, size)
+    return evaluated
 
 
-def _of_units(
-    statistic: Statistic, data: Views | Array, units: Units, outcome_values: Array | None
-) -> Callable[[Float[Array, " u"]], Any]:
-    """Return the statistic as a function of how often each unit occurs."""
-
-    def of(times: Float[Array, " u"]) -> Any:
-        if isinstance(data, Views):
-            rows = rows_of(times, units, data)
-            return statistic(moments.from_rows(dataclasses.replace(data, multiplicity=rows)))
-        return statistic(moments.from_counts(times.reshape(data.shape), outcome_values))
-
-    return of
+@compiled("names")
+def _errors(
+    resampler: Resampler, times: Array, slopes: Moments, found: Moments, values: dict[str, Array],
+    names: tuple[str, ...],
+) -> dict[str, Array]:  # fmt: skip
+    """Return the standard errors within each resample by name."""
+    se, _ = resampled.spread_within(resampler, times, slopes, found)
+    return by_name(se, chosen(values, names), axes=1)
 
 
 def spread(
     statistic: Statistic, views: Views, names: tuple[str, ...], strata: object = None
-) -> tuple[dict[str, Array], dict[str, Array]]:
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Return standard errors and accelerations by the influence of units, in strata or not.
 
     ``se^2 = sum_i m_i I_i^2`` with I_i the derivative of the statistic in m_i, how often the row
@@ -230,12 +224,12 @@ def spread(
     names
         Those of its numbers that are wanted.
     strata
-        As in `jaxmix.inference.drawing`.
+        Labels of rows, within which units are drawn; or None.
 
     Returns
     -------
     errors, accelerations
-        By name; see `jaxmix.inference.intervals.acceleration`.
+        By name; see `jaxmix.sample.resamplers.acceleration`.
 
     References
     ----------
@@ -257,59 +251,8 @@ def spread(
     """
     if not isinstance(statistic, jax.tree_util.Partial):
         statistic = jax.tree_util.Partial(statistic)
-    return _spread(statistic, views, units_of(views, strata), names)
-
-
-@compiled("names")
-def _spread(
-    statistic: Statistic, views: Views, units: Units, names: tuple[str, ...]
-) -> tuple[dict[str, Array], dict[str, Array]]:
-    return differentiate(_of_units(statistic, views, units, None), units.times, units, names)[1:]
-
-
-def differentiate(
-    of_units: Callable[[Float[Array, " u"]], dict[str, Array]],
-    times: Float[Array, " u"],
-    units: Units,
-    names: tuple[str, ...],
-) -> tuple[dict[str, Array], dict[str, Array], dict[str, Array]]:
-    """Return what a function of units gives, and standard errors and accelerations by name.
-
-    Parameters
-    ----------
-    of_units
-        From how often each unit occurs to a dict of arrays.
-    times
-        ``(u,)`` where to differentiate: the sample itself, or a resample.
-    units
-        The sample.
-    names
-        Those of the numbers that are wanted; see `spread`.
-    """
-
-    def split(times: Float[Array, " u"]) -> Any:
-        found = of_units(times)
-        numbers = {name: found[name] for name in names if name in found}
-        flat, unravel = ravel_pytree(numbers)
-        return flat, (found, jax.tree_util.Partial(unravel))
-
-    flat, pullback, (found, unravel) = jax.vjp(split, times, has_aux=True)
-
-    def one(direction: Float[Array, " p"]) -> tuple[Array, Array]:
-        (slope,) = pullback(direction)
-        if units.strata is not None:
-            sums = functools.partial(
-                jax.ops.segment_sum, segment_ids=units.strata, num_segments=units.num_strata
-            )
-            slope -= (sums(times * slope) / sums(times))[units.strata]
-        # A resample of exponential weights has their sum for its size.
-        size = times.sum() / units.times.sum()
-        unit = power_of_two(jnp.abs(slope).max())  # squares and cubes of any number are numbers
-        slope = slope / unit
-        return unit * jnp.sqrt(jnp.sum(times * slope**2) * size), acceleration(slope, times)
-
-    se, skew = jax.lax.map(one, jnp.eye(flat.size, dtype=flat.dtype))
-    return found, unravel(se), unravel(skew)
+    errors, skew = Linearized(statistic, Sample(views)).spread(strata)
+    return chosen(errors, names), chosen(skew, names)
 
 
 def align(

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from jaxmix.report.tables import text_keys
+from jaxmix.sample.draws import DRAWS
 from jaxmix.types import Json
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def record(result: Result, command: str | None = None) -> dict[str, Json]:
         "schema": 1,
         "jaxmix": importlib.metadata.version("jaxmix"),
         "jax": jax.__version__,
+        "draws": DRAWS,
         "seed": result.seed,
         "command": command,
         "n": result.num_rows,

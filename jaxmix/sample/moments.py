@@ -8,16 +8,14 @@ vectors that contract it.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxmix.sample import sums
 from jaxmix.sample.features import Views, max_rank
 from jaxmix.solvers.compiling import compiled
-
-_CHUNK_NUMBERS = 1 << 21  # numbers held at once per chunk of rows (16 MiB in float64)
 
 
 @jax.tree_util.register_dataclass
@@ -137,46 +135,46 @@ def from_rows(views: Views, *, covariance: bool = False) -> Moments:
     total = mass.sum()
     dtype = jnp.result_type(views.z, views.x, views.y, mass)
 
-    def chunk_sums(chunk: _Chunk) -> list[Array]:
-        by_arm = chunk.mass[:, None] * (chunk.t[:, None] == jnp.arange(a))
-        by_arm_y = (by_arm[:, :, None] * chunk.y[:, None, :]).reshape(len(chunk.t), a * d_y)
-        zx = (chunk.z[:, :, None] * chunk.x[:, None, :]).reshape(len(chunk.t), d_z * d_x)
-        zz = (chunk.z[:, :, None] * chunk.z[:, None, :]).reshape(len(chunk.t), d_z * d_z)
-        sums = [
+    def of_chunk(chunk: sums.Chunk) -> list[Array]:
+        z, x, y, t = (chunk.cut(array) for array in (views.z, views.x, views.y, views.t))
+        own, size = chunk.once(mass), chunk.size
+        by_arm = own[:, None] * (t[:, None] == jnp.arange(a))
+        by_arm_y = (by_arm[:, :, None] * y[:, None, :]).reshape(size, a * d_y)
+        zx = (z[:, :, None] * x[:, None, :]).reshape(size, d_z * d_x)
+        zz = (z[:, :, None] * z[:, None, :]).reshape(size, d_z * d_z)
+        found = [
             jnp.matmul(by_arm_y.T, zx, precision="highest"),
             jnp.matmul(by_arm.T, zz, precision="highest"),
-            jnp.matmul(by_arm.T, chunk.x**2, precision="highest"),
+            jnp.matmul(by_arm.T, x**2, precision="highest"),
         ]
         if covariance:
-            arm = (chunk.t[:, None] == jnp.arange(a)).astype(dtype)
-            rows = jnp.einsum("na,nm,ny->namy", arm, zx, chunk.y).reshape(len(chunk.t), -1)
-            squared = chunk.mass * chunk.weight
-            sums += [
+            arm = (t[:, None] == jnp.arange(a)).astype(dtype)
+            rows = jnp.einsum("na,nm,ny->namy", arm, zx, y).reshape(size, -1)
+            squared = own * chunk.cut(views.weight)
+            found += [
                 jnp.matmul((rows * squared[:, None]).T, rows, precision="highest"),
                 squared @ rows,
                 squared.sum(),
             ]
-        return sums
+        return found
 
-    m = a * d_z * d_x * d_y
-    shapes: list[tuple[int, ...]] = [(a * d_y, d_z * d_x), (a, d_z * d_z), (a, d_x)]
     numbers = d_z * (d_x + d_z) + a * d_y
     if covariance:
-        shapes += [(m, m), (m,), ()]
-        numbers += 2 * m
-    sums = _sum_over_chunks(chunk_sums, views, mass, shapes, numbers, dtype)
-    tensor = (sums[0] / total).reshape(a, d_y, d_z, d_x).transpose(0, 2, 3, 1)
+        numbers += 2 * a * d_z * d_x * d_y
+    n = len(views.t)
+    found = sums.total(of_chunk, n, sums.chunk_size(n, numbers))
+    tensor = (found[0] / total).reshape(a, d_y, d_z, d_x).transpose(0, 2, 3, 1)
     spread = None
     if covariance:
         flat = tensor.reshape(-1)
-        second, first, zeroth = sums[3:]
+        second, first, zeroth = found[3:]
         centred = second - jnp.outer(first, flat) - jnp.outer(flat, first)
         centred += zeroth * jnp.outer(flat, flat)
         spread = centred * views.multiplicity.sum() / total**2
     return Moments(
         tensor=tensor,
-        gram_z=(sums[1] / total).reshape(a, d_z, d_z),
-        square_x=sums[2] / total,
+        gram_z=(found[1] / total).reshape(a, d_z, d_z),
+        square_x=found[2] / total,
         one_z=views.one_z,
         one_x=views.one_x,
         one_y=views.one_y,
@@ -261,47 +259,6 @@ def of_population(
     inf
     """
     return from_counts(joint, outcome_values, jnp.inf)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Chunk:
-    z: Float[Array, "c d_z"]
-    x: Float[Array, "c d_x"]
-    y: Float[Array, "c d_y"]
-    t: Array
-    weight: Float[Array, " c"]
-    mass: Float[Array, " c"]
-
-
-def _sum_over_chunks(
-    chunk_sums: Callable[[_Chunk], list[Array]],
-    views: Views,
-    mass: Float[Array, " n"],
-    shapes: Sequence[tuple[int, ...]],
-    numbers: int,
-    dtype: jnp.dtype,
-) -> list[Array]:
-    """Sum a function of chunks of rows; the rows are sliced in place, never padded or copied."""
-    n = len(views.t)
-    size = min(n, max(256, _CHUNK_NUMBERS // numbers))
-
-    def body(sums: list[Array], index: Array) -> tuple[list[Array], None]:
-        # The last chunk starts early enough to be full; rows already counted get mass 0.
-        start = jnp.minimum(index * size, n - size)
-
-        def cut(array: Array) -> Array:
-            return jax.lax.dynamic_slice_in_dim(array, start, size)
-
-        fresh = start + jnp.arange(size) >= index * size
-        chunk = _Chunk(
-            cut(views.z), cut(views.x), cut(views.y), cut(views.t), cut(views.weight),
-            jnp.where(fresh, cut(mass), 0),
-        )  # fmt: skip
-        return [s + c for s, c in zip(sums, chunk_sums(chunk), strict=True)], None
-
-    zeros = [jnp.zeros(shape, dtype) for shape in shapes]
-    sums, _ = jax.lax.scan(jax.checkpoint(body), zeros, jnp.arange(-(-n // size)))
-    return sums
 
 
 def _contract(formula: str, *operands: Array) -> Array:

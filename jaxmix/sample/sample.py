@@ -6,14 +6,14 @@ import dataclasses
 import functools
 
 import jax
-import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
+from jaxmix.sample import resampled, resamplers
 from jaxmix.sample.design import Design
 from jaxmix.sample.features import Views
 from jaxmix.sample.moments import Moments, from_rows
+from jaxmix.sample.resamplers import Resampler
 from jaxmix.solvers.compiling import compiled
-from jaxmix.solvers.linalg import power_of_two
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -57,6 +57,55 @@ class Sample:
         """The moments with their covariance, by which they can be weighed."""
         return from_rows(self.views, covariance=True)
 
+    def resampler(self, strata: object = None) -> Resampler:
+        """Return the rows as units that are drawn: clusters where there are any.
+
+        Parameters
+        ----------
+        strata
+            ``(n,)`` labels within which to draw, known outside of compiled code; or None.
+
+        Raises
+        ------
+        InputError
+            Where a cluster lies in several strata.
+        """
+        return resamplers.resampler(self.views, strata=strata)
+
+    def resampled(
+        self, key: Array, indices: Int[Array, " r"], *, kind: str, strata: object = None
+    ) -> Moments:
+        """Return the moments of resamples, with a leading axis; see `resampled.resampled`.
+
+        Parameters
+        ----------
+        key, indices
+            Resample i is drawn by ``fold_in(key, i)``.
+        kind
+            One of `jaxmix.sample.draws.KINDS`.
+        strata
+            Labels of rows, as in `resampler`.
+        """
+        return resampled.resampled(self.resampler(strata), key, indices, kind=kind)
+
+    def spread(
+        self, slopes: Moments, strata: object = None
+    ) -> tuple[Float[Array, " p"], Float[Array, " p"]]:
+        """Return standard errors and accelerations by the influence of units, in strata or not.
+
+        ``se^2 = sum_i m_i I_i^2`` with I_i the derivative in m_i, how often row (or cluster) i
+        occurs, minus its mean in the stratum.
+
+        Parameters
+        ----------
+        slopes
+            Derivatives of p numbers with respect to the moments, with a leading axis for the
+            numbers (`jaxmix.inference.asymptotic.slopes`).
+        strata
+            Labels of rows, as in `resampler`.
+        """
+        return _spread(self.resampler(strata), slopes, self.moments)
+
     def standard_errors(self, slopes: Moments) -> Float[Array, " p"]:
         """Return infinitesimal-jackknife standard errors, clusters summed where there are any.
 
@@ -65,44 +114,32 @@ class Sample:
         Parameters
         ----------
         slopes
-            Derivatives of p numbers with respect to the moments, with a leading axis for the
-            numbers (`jaxmix.inference.asymptotic.slopes`).
+            Derivatives of p numbers with respect to the moments, as in `spread`.
         """
-        return _standard_errors(slopes, self.views)
+        return self.spread(slopes)[0]
 
-    def influence(self, slope: Moments) -> Float[Array, " n"]:
-        """Return the influence of each row on a number: its derivative in the multiplicity.
+    def influence(self, slopes: Moments) -> Float[Array, "p n"]:
+        """Return the influence of each row on p numbers: derivatives in its multiplicity.
 
         Parameters
         ----------
-        slope
-            Derivative of the number with respect to the moments.
+        slopes
+            Derivatives of the numbers with respect to the moments, as in `spread`.
         """
-        return _influence(slope, self.views)
+        return _influence(self.views, slopes, self.moments)
 
 
 @compiled()
-def _influence(slope: Moments, views: Views) -> Float[Array, " n"]:
-    def moments(multiplicity: Float[Array, " n"]) -> Moments:
-        return from_rows(dataclasses.replace(views, multiplicity=multiplicity))
-
-    influence: Float[Array, " n"]
-    (influence,) = jax.vjp(moments, views.multiplicity)[1](slope)
-    return influence
+def _spread(resampler: Resampler, slopes: Moments, moments: Moments) -> tuple[Array, Array]:
+    return resampler.spread(slopes, moments)
 
 
 @compiled()
-def _standard_errors(slopes: Moments, views: Views) -> Float[Array, " p"]:
-    def one(slope: Moments) -> Float[Array, ""]:
-        influence = _influence(slope, views)
-        unit = power_of_two(jnp.abs(influence).max())  # squares of any number are numbers
-        influence = influence / unit
-        if views.cluster is None:
-            return unit * jnp.sqrt(jnp.sum(views.multiplicity * influence**2))
-        sums = jax.ops.segment_sum(
-            views.multiplicity * influence, views.cluster, num_segments=views.num_clusters
-        )
-        return unit * jnp.sqrt(jnp.sum(sums**2))
+def _influence(views: Views, slopes: Moments, moments: Moments) -> Float[Array, "p n"]:
+    rows = resamplers.single(views)
 
-    found: Float[Array, " p"] = jax.lax.map(one, slopes)
+    def one(slope: Moments) -> Float[Array, " n"]:
+        return rows.derivative(slope, moments, rows.units.times)
+
+    found: Float[Array, "p n"] = jax.lax.map(one, slopes)
     return found

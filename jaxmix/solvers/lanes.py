@@ -26,8 +26,17 @@ def width(num_lanes: int) -> int:
     return max(1, min(num_lanes, _WIDTH.get(jax.default_backend(), _WIDE)))
 
 
-def by_chunks(function: Callable[..., _Tree], *args: object) -> _Tree:
+def by_chunks(function: Callable[..., _Tree], *args: object, size: int | None = None) -> _Tree:
     """Apply a function of batches to a long batch, a chunk of lanes at a time.
+
+    Parameters
+    ----------
+    function
+        From pytrees with a leading axis of lanes to another.
+    args
+        The long batch.
+    size
+        Lanes of a chunk; by default as many as share a cache.
 
     Examples
     --------
@@ -36,7 +45,7 @@ def by_chunks(function: Callable[..., _Tree], *args: object) -> _Tree:
     [0.0, 2.0, 4.0]
     """
     num = len(jax.tree.leaves(args)[0])
-    size = width(num)
+    size = min(num, size or width(num))
     chunks = -(-num // size)
     # The last chunk begins early enough to be full: some lanes are then done twice.
     starts = jnp.minimum(jnp.arange(chunks) * size, num - size)

@@ -13,13 +13,11 @@ from jaxtyping import Array, Float
 
 from jaxmix.estimators.registry import Factorization
 from jaxmix.inference import profile
-from jaxmix.inference.asymptotic import delta_covariance
-from jaxmix.inference.drawing import Units
+from jaxmix.inference.asymptotic import delta_covariance, slopes
 from jaxmix.inference.intervals import interval, normal_interval
-from jaxmix.inference.resampling import differentiate
 from jaxmix.model.optimum import table_of
-from jaxmix.sample import moments as moments_
 from jaxmix.sample.moments import Moments
+from jaxmix.sample.resamplers import Cells
 from jaxmix.solvers.sampling import multinomial
 from jaxmix.status import NO_ESTIMATE
 from jaxmix.study.configuration.choices import Intervals
@@ -87,44 +85,45 @@ def by_resamples(
     again
         How a resample is estimated (`Chosen.with_resampler`).
     moments
-        Of the data.
+        The moments of the data.
     tables
         See `resample`.
     estimate
-        Of the data.
+        What the data give.
     key
-        Of the estimator; resample i uses ``fold_in(key, i)``.
+        Key of the estimator; resample i uses ``fold_in(key, i)``.
     intervals
         What is asked for.
     """
-    value, counts = _vector(estimate), table_of(moments, 3).counts.reshape(-1)
-    units, names = Units(counts), ("value",)
+    value, counts, names = _vector(estimate), table_of(moments, 3).counts, ("value",)
+    resampler = Cells.of(counts, moments.value_y)
 
-    def of_cells(own: Array) -> Callable[[Float[Array, " m"]], dict[str, Array]]:
-        def of(times: Float[Array, " m"]) -> dict[str, Array]:
-            cells = times.reshape(moments.tensor.shape)
-            found = again(moments_.from_counts(cells, moments.value_y), own)
-            return {"value": _vector(found), "status": found.status}
+    def numbers(moments: Moments, own: Array) -> dict[str, Array]:
+        found = again(moments, own)
+        return {"value": _vector(found), "status": found.status}
 
-        return of
+    def errors(times: Float[Array, " m"], own: Array) -> tuple[dict[str, Array], Array, Array]:
+        moments = resampler.moments(times)
+        found, derivatives = slopes(lambda m: numbers(m, own), moments, names)
+        return found, *resampler.spread(derivatives, moments, times)
 
     def one(cells: Array, index: Array) -> tuple[Array, Array]:
-        of, times = of_cells(jax.random.fold_in(key, index)), cells.reshape(-1)
+        own, times = jax.random.fold_in(key, index), cells.reshape(-1)
         if intervals.kind == "studentized":
-            found, errors, _ = differentiate(of, times, units, names)
+            found, se, _ = errors(times, own)
         else:
-            found = of(times)
-            errors = found
+            found = numbers(resampler.moments(times), own)
+            se = found["value"]
         exists = jnp.all(found["status"] != jnp.array(NO_ESTIMATE))
         missing = jnp.where(exists, 0.0, jnp.nan)
-        return found["value"] + missing, errors["value"] + missing
+        return found["value"] + missing, se + missing
 
     draws, draws_se = jax.vmap(one)(tables, jnp.arange(len(tables)))
     draws = jnp.where(jnp.mean(jnp.isnan(draws[:, 0])) > 0.5, jnp.nan, draws)
     more = {}
     if intervals.kind in ("studentized", "bca"):
-        _, errors, skew = differentiate(of_cells(key), counts, units, names)
-        more = {"se": errors["value"], "draws_se": draws_se, "acceleration": skew["value"]}
+        _, se, skew = errors(counts.reshape(-1), key)
+        more = {"se": se, "draws_se": draws_se, "acceleration": skew}
     ends = interval(intervals.kind, draws, value, intervals.confidence, **more)
     return _spread(jnp.nanstd(draws, axis=0, ddof=1), ends.lower, ends.upper, estimate)
 

@@ -162,7 +162,7 @@ def fitted(name: str) -> dict[str, Any]:
     build, options = CASES[name]
     record = jm.fit(build(), **options).to_dict()
     for part in (record, record["diagnostics"].get("level_3")):
-        for version in ("jax", "jaxmix") if part else ():
+        for version in ("jax", "jaxmix", "draws") if part else ():
             del part[version]
     return record
 
