@@ -169,6 +169,15 @@ def test_an_old_path_hides_nothing():
     assert run.returncode == 0, run.stderr
 
 
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_the_map_has_every_file_with_the_head_of_its_module(path):
+    if path.name == "__init__.py":
+        return
+    head = ast.get_docstring(ast.parse(path.read_text())).splitlines()[0].rstrip(".")
+    architecture = PACKAGE.parent / "docs" / "architecture.md"
+    assert f"| `{path.relative_to(PACKAGE)}` | {head} |" in architecture.read_text()
+
+
 CONVENTIONS = {"_asdict", "_fields", "_replace", "_repr_html_", "_supxlabel"}  # of others' classes
 
 
