@@ -22,6 +22,7 @@ MOVED: dict[str, str | tuple[str, ...]] = {
     "diagnose": "fitting.diagnose",
     "estimates": "results.estimates",
     "estimators.likelihood": "model.search",
+    "estimators.parafac": "estimators.baselines.parafac",
     "estimators.rows": "model.rows",
     "estimators.settling": "model.settling",
     "estimators.table": "model.table",
@@ -29,7 +30,7 @@ MOVED: dict[str, str | tuple[str, ...]] = {
     "fit": "fitting.run",
     "inference.choice": "inference.selection.recommendation",
     "inference.criteria": "inference.selection.criteria",
-    "inference.drawing": "sample.draws",
+    "inference.drawing": "sample.resamples.draws",
     "inference.extremes": "inference.sensitivity.sweep",
     "inference.level_fits": "inference.specification.fits",
     "inference.level_tests": (

@@ -93,6 +93,14 @@ def test_no_other_room_reads_rows():
 FOLDERS = sorted({path.parent for path in modules()})
 
 
+def test_tests_stand_in_rooms_of_the_package():
+    """Those of a room in a folder of its name; those that cross rooms, beside the folders."""
+    tests = pathlib.Path(__file__).parent
+    found = {str(path.parent.relative_to(tests)) for path in tests.rglob("test_*.py")}
+    rooms = {str(folder.relative_to(PACKAGE)) for folder in FOLDERS}
+    assert found - {"golden"} <= rooms
+
+
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda p: p.name)
 def test_folders_stay_small(folder):
     """About ten files and `__init__.py`: what no longer fits is two rooms."""
@@ -196,7 +204,9 @@ def private(path):
 
 
 @pytest.mark.parametrize(
-    "path", sorted(pathlib.Path(__file__).parent.rglob("*.py")), ids=lambda p: p.name
+    "path",
+    sorted(pathlib.Path(__file__).parent.rglob("*.py")),
+    ids=lambda p: str(p.relative_to(pathlib.Path(__file__).parent)),
 )
 def test_tests_read_no_private_name(path):
     assert not list(private(path))

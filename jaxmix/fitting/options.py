@@ -14,7 +14,7 @@ from jaxmix import arguments
 from jaxmix.estimators.registry import METHODS
 from jaxmix.inference import intervals
 from jaxmix.inference.sensitivity.edge import EDGES
-from jaxmix.sample import draws
+from jaxmix.sample.resamples import draws
 from jaxmix.status import InputError
 
 AUTO = "auto"

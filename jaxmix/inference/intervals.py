@@ -13,7 +13,7 @@ import numpy as np
 from jax.scipy.special import ndtr, ndtri
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxmix.sample.resamplers import acceleration as acceleration
+from jaxmix.sample.resamples.resamplers import acceleration as acceleration
 from jaxmix.solvers.compiling import compiled
 
 _Array = TypeVar("_Array", Array, np.ndarray)

@@ -15,11 +15,12 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxmix import arguments
 from jaxmix.data.roles import CausalData
 from jaxmix.inference.asymptotic import Linearized, by_name, chosen, slopes
-from jaxmix.sample import moments, resampled, resamplers
-from jaxmix.sample.draws import KINDS
+from jaxmix.sample import moments
 from jaxmix.sample.features import Views, encode
 from jaxmix.sample.moments import Moments
-from jaxmix.sample.resamplers import Resampler
+from jaxmix.sample.resamples import resampled, resamplers
+from jaxmix.sample.resamples.draws import KINDS
+from jaxmix.sample.resamples.resamplers import Resampler
 from jaxmix.sample.sample import Sample
 from jaxmix.solvers.compiling import compiled
 from jaxmix.status import InputError
@@ -48,7 +49,7 @@ def bootstrap(
     """Evaluate a statistic of the moments on bootstrap resamples.
 
     Resample i is drawn by ``fold_in(key, i)``, so that neither chunks nor the number of
-    resamples change a draw; `jaxmix.sample.draws` says how.
+    resamples change a draw; `jaxmix.sample.resamples.draws` says how.
 
     Parameters
     ----------
@@ -62,13 +63,13 @@ def bootstrap(
     num_resamples
         Number of resamples.
     kind
-        See `jaxmix.sample.draws`; by default multinomial for counts and for rows with
+        See `jaxmix.sample.resamples.draws`; by default multinomial for counts and for rows with
         multiplicities, Bayesian otherwise.
     outcome_values
         For a table of counts, as in `jaxmix.moments.from_counts`.
     strata
         Labels of rows (or of the cells of a table), within which to draw; see
-        `jaxmix.sample.draws`.
+        `jaxmix.sample.resamples.draws`.
     errors
         Names among a statistic that is a dict, whose standard errors within each resample are
         wanted too (see `spread`).
@@ -229,7 +230,7 @@ def spread(
     Returns
     -------
     errors, accelerations
-        By name; see `jaxmix.sample.resamplers.acceleration`.
+        By name; see `jaxmix.sample.resamples.resamplers.acceleration`.
 
     References
     ----------

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from jaxmix.report.tables import text_keys
-from jaxmix.sample.draws import DRAWS
+from jaxmix.sample.resamples.draws import DRAWS
 from jaxmix.types import Json
 
 if TYPE_CHECKING:

@@ -8,11 +8,11 @@ import functools
 import jax
 from jaxtyping import Array, Float, Int
 
-from jaxmix.sample import resampled, resamplers
 from jaxmix.sample.design import Design
 from jaxmix.sample.features import Views
 from jaxmix.sample.moments import Moments, from_rows
-from jaxmix.sample.resamplers import Resampler
+from jaxmix.sample.resamples import resampled, resamplers
+from jaxmix.sample.resamples.resamplers import Resampler
 from jaxmix.solvers.compiling import compiled
 
 
@@ -82,7 +82,7 @@ class Sample:
         key, indices
             Resample i is drawn by ``fold_in(key, i)``.
         kind
-            One of `jaxmix.sample.draws.KINDS`.
+            One of `jaxmix.sample.resamples.draws.KINDS`.
         strata
             Labels of rows, as in `resampler`.
         """

@@ -17,7 +17,7 @@ from jaxmix.inference.asymptotic import delta_covariance, slopes
 from jaxmix.inference.intervals import interval, normal_interval
 from jaxmix.model.optimum import table_of
 from jaxmix.sample.moments import Moments
-from jaxmix.sample.resamplers import Cells
+from jaxmix.sample.resamples.resamplers import Cells
 from jaxmix.solvers.sampling import multinomial
 from jaxmix.status import NO_ESTIMATE
 from jaxmix.study.configuration.choices import Intervals

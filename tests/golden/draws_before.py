@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmix.sample import draws
-from jaxmix.sample.units import Units
+from jaxmix.sample.resamples import draws
+from jaxmix.sample.resamples.units import Units
 from jaxmix.solvers.sampling import multinomial
 
 

@@ -13,7 +13,7 @@ from jaxmix.estimators.compared import Compared
 from jaxmix.estimators.registry import METHODS, Bridge, Factorization, Spectral, names_at
 from tests.helpers import exact_moments, population
 
-DOCS = pathlib.Path(__file__).parents[1] / "docs"
+DOCS = pathlib.Path(__file__).parents[2] / "docs"
 KEY = jax.random.key(0)
 
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 import jaxmix as jm
-from jaxmix.sample import draws, resampled, resamplers
+from jaxmix.sample.resamples import draws, resampled, resamplers
+from jaxmix.sample.resamples.units import BLOCK, Units, units_of
 from jaxmix.sample.sample import Sample
-from jaxmix.sample.units import BLOCK, Units, units_of
 from tests.helpers import causal_data, linear_rows
 
 kinds = pytest.mark.parametrize("kind", draws.KINDS)

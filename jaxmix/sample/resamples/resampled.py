@@ -15,8 +15,8 @@ import jax
 from jaxtyping import Array, Float, Int
 
 from jaxmix.sample.moments import Moments
-from jaxmix.sample.products import Parts
-from jaxmix.sample.resamplers import ROOM, Resampler
+from jaxmix.sample.resamples.products import Parts
+from jaxmix.sample.resamples.resamplers import ROOM, Resampler
 from jaxmix.solvers.compiling import compiled
 from jaxmix.solvers.lanes import by_chunks
 
@@ -39,7 +39,7 @@ def resampled(resampler: Resampler, key: Array, indices: Int[Array, " r"], *, ki
     indices
         ``(r,)`` numbers of the resamples.
     kind
-        One of `jaxmix.sample.draws.KINDS`.
+        One of `jaxmix.sample.resamples.draws.KINDS`.
 
     Returns
     -------

@@ -10,7 +10,7 @@ from experiments.verdicts import boundary
 from jaxmix import Status
 from jaxmix.estimators.base import Numbers
 from jaxmix.inference import numbers, profile
-from tests.test_consistency import TABLES, data_of
+from tests.fitting.test_consistency import TABLES, data_of
 
 NAME = "zeros beside ordinary levels"
 

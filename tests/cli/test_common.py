@@ -17,8 +17,8 @@ from jaxmix.cli import common
 from jaxmix.cli.streams import Stream
 from jaxmix.report import files
 from jaxmix.status import InputError
+from tests.cli.test_fit import POINT, ROLES, N, plain_json, table
 from tests.study_helpers import TINY, ran, refused
-from tests.test_cli import POINT, ROLES, N, plain_json, table
 
 GRAPH = """\
 latent = "U"
@@ -336,7 +336,7 @@ def test_what_is_lost_and_in_no_file_is_a_failure(rows, capsys):
 
 
 def test_the_exit_code_of_a_failed_estimate_stays(tmp_path, monkeypatch, capsys):
-    from tests.test_cli import CLASSES, balanced
+    from tests.cli.test_fit import CLASSES, balanced
 
     monkeypatch.chdir(tmp_path)
     pd.DataFrame(balanced()).to_csv("rows.csv", index=False)
@@ -379,7 +379,7 @@ def shell(line, **environ):
     """Run a line of a shell in the working folder, ``jaxmix`` standing for the command."""
     line = line.replace("jaxmix", f"{sys.executable} -m jaxmix")
     # Without the tests' compiled programs, of which XLA may have something to say.
-    env = os.environ | {"PYTHONPATH": str(pathlib.Path(__file__).parent.parent)} | environ
+    env = os.environ | {"PYTHONPATH": str(pathlib.Path(__file__).parents[2])} | environ
     env["XDG_CACHE_HOME"] = str(pathlib.Path.cwd() / "cache")
     return subprocess.run(
         ["bash", "-c", line], capture_output=True, text=True, timeout=120, check=False, env=env

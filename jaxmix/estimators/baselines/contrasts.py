@@ -1,8 +1,7 @@
-"""What others would do, for contrast: each is right under an assumption the library can drop.
+"""Adjustment, weighting and clusters: estimates that ignore hidden confounding, or nearly so.
 
 Difference in means, regression and inverse probability weighting ignore hidden confounding;
-clustering needs classes that can be told apart; NN-PARAFAC needs level 2; plain EM needs many
-random starts (the last two are in `jaxmix.estimators.parafac`). Where an estimate is not defined
+clustering needs classes that can be told apart. Where an estimate is not defined
 (an arm without rows, a propensity of 0 or 1) a number is NaN, and a law carries NONFINITE. The
 synthetic potential outcomes as published, with nothing truncated, are here for comparison too.
 """
@@ -16,8 +15,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxmix.estimators import quadrature
+from jaxmix.estimators.baselines.parafac import law_of_means
 from jaxmix.estimators.bridge import target_x
-from jaxmix.estimators.parafac import em, law_of_means, nn_parafac
 from jaxmix.estimators.synthetic import moment_sequence, outcome_scale, standard_zxy
 from jaxmix.model.law import EffectLaw, range_status
 from jaxmix.sample.features import Views
@@ -26,16 +25,6 @@ from jaxmix.solvers.compiling import compiled
 from jaxmix.solvers.linalg import pinv
 from jaxmix.solvers.minimise import damped, minimise
 from jaxmix.status import Status, settle, where, worst
-
-__all__ = [
-    "cluster_then_adjust",
-    "difference_in_means",
-    "em",
-    "inverse_probability_weighting",
-    "nn_parafac",
-    "published_synthetic",
-    "regression_adjustment",
-]
 
 
 def difference_in_means(moments: Moments, *, arm: int = 1) -> Float[Array, ""]:

@@ -14,8 +14,8 @@ from jaxmix.estimators.base import Fitted, Numbers
 from jaxmix.fitting import uncertainty
 from jaxmix.fitting.options import Options
 from jaxmix.inference import intervals, resampling
-from jaxmix.sample import draws as drawing
-from jaxmix.sample.units import units_of
+from jaxmix.sample.resamples import draws as drawing
+from jaxmix.sample.resamples.units import units_of
 from tests import oracles
 from tests.helpers import block, causal_data, linear_rows
 

@@ -10,7 +10,7 @@ import pytest
 
 import jaxmix as jm
 from jaxmix.inference import resampling
-from jaxmix.sample import draws as drawing
+from jaxmix.sample.resamples import draws as drawing
 from tests import oracles
 from tests.helpers import causal_data, linear_rows, population
 

@@ -35,7 +35,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from jaxmix.sample.features import Views
-from jaxmix.sample.units import BLOCK, Units, rows_of, units_of
+from jaxmix.sample.resamples.units import BLOCK, Units, rows_of, units_of
 from jaxmix.solvers.sampling import multinomial
 
 DRAWS = 2
@@ -95,7 +95,7 @@ def draw_units(keys: Array, units: Units, kind: str) -> Float[Array, "r u"]:
     keys
         ``(r,)`` JAX keys, one for each resample.
     units
-        What is drawn whole (`jaxmix.sample.units.units_of`).
+        What is drawn whole (`jaxmix.sample.resamples.units.units_of`).
     kind
         One of `KINDS`; see `draw_multiplicities`.
     """

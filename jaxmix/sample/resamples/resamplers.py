@@ -13,11 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxmix.sample import draws, products, sums
+from jaxmix.sample import sums
 from jaxmix.sample.features import Views
 from jaxmix.sample.moments import Moments, from_counts
-from jaxmix.sample.products import Parts
-from jaxmix.sample.units import BLOCK, Units, rows_of, units_of
+from jaxmix.sample.resamples import draws, products
+from jaxmix.sample.resamples.products import Parts
+from jaxmix.sample.resamples.units import BLOCK, Units, rows_of, units_of
 from jaxmix.solvers.lanes import by_chunks
 from jaxmix.solvers.linalg import power_of_two
 
@@ -166,7 +167,7 @@ class Rows(Resampler):
     views
         The rows as features.
     units
-        What is drawn whole (`jaxmix.sample.units.units_of`).
+        What is drawn whole (`jaxmix.sample.resamples.units.units_of`).
     """
 
     views: Views

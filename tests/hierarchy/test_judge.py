@@ -21,7 +21,7 @@ from jaxmix.hierarchy import LEVELS, identify
 from jaxmix.hierarchy.judge import violations
 from jaxmix.hierarchy.paths import connected, open_path
 
-GRAPHS = pathlib.Path(__file__).parent.parent / "configs" / "graphs"
+GRAPHS = pathlib.Path(__file__).parents[2] / "configs" / "graphs"
 
 # ------------------------------------------------- an oracle: separation in the moral graph
 

@@ -820,7 +820,7 @@ def test_a_process_that_fails_says_one_line(rows, tmp_path):
 
 # --------------------------------------------------------------------------------------- identify
 
-GRAPHS = pathlib.Path(__file__).parent.parent / "configs" / "graphs"
+GRAPHS = pathlib.Path(__file__).parents[2] / "configs" / "graphs"
 DOT_ROLES = ["--treatment", "T", "--outcome", "Y", "--latent", "U", "--z", "Z", "--x", "X"]
 
 
