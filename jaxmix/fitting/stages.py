@@ -26,6 +26,7 @@ from jaxmix.fitting.uncertainty import Uncertainty, uncertainty
 from jaxmix.inference import resampling, sensitivity, specification
 from jaxmix.inference.asymptotic import Linearized, largest_changes
 from jaxmix.inference.sensitivity import Sensitivity
+from jaxmix.inference.specification.answer import SpecificationTest
 from jaxmix.inference.specification.data import MAX_MOMENTS
 from jaxmix.model.law import Mixture
 from jaxmix.results.estimates import (
@@ -157,16 +158,16 @@ class Tests:
     def __call__(self) -> FurtherTests:
         """Return the tests, and what is known of the spectra where there are several classes."""
         k, moments, views = self.num_classes, self.sample.moments, self.sample.views
-        tests = {}
+        tests: dict[str, SpecificationTest] = {}
         if moments.is_table or moments.tensor.size <= MAX_MOMENTS:
-            if self.level == 2:
-                tests["z_to_t"] = specification.nested_test(views, k, seed=self.seed)
-            else:
-                usable = Status(int(self.point.status)).usable
-                near = self.point.optimum if usable else None
-                fitted = None if near is None else near._asdict()
-                tests["arms"] = specification.arms_test(views, k, seed=self.seed, fitted=fitted)
-                tests["range"] = specification.range_test(views, k)
+            usable = Status(int(self.point.status)).usable
+            near = self.point.optimum if usable else None
+            fitted = None if near is None else near._asdict()
+            tests = {
+                name: test.ask(views, k, self.seed, fitted)
+                for name, test in specification.FURTHER.items()
+                if test.level == self.level
+            }
         if k == 1:
             return FurtherTests(tests)
         found = spectral.solve(moments, k).stats

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from jaxmix.inference.specification import FURTHER
 from jaxmix.report.tables import Table, classes, interval, number
 from jaxmix.status import Status
 
@@ -156,11 +157,6 @@ _INTERVALS = {
     "studentized": "studentized bootstrap",
     "bca": "bootstrap, corrected for bias and skewness (BCa)",
 }
-_TESTS = {
-    "arms": "Equal classes across arms",
-    "z_to_t": "Level 2 inside level 3 (Z does not affect T within a class)",
-    "range": "Closed-form estimate within range",
-}
 
 
 def _diagnostic_table(result: Result) -> Table:
@@ -204,7 +200,7 @@ def _diagnostic_table(result: Result) -> Table:
         share = number(100 * d.complex_spectra, 3)
         notes.append(f"Spectra: complex in {share} % of resamples.")
     notes.append(f"Specification test: {d.specification}.")
-    notes += [f"{_TESTS[name]}: {test}." for name, test in d.tests.items()]
+    notes += [f"{FURTHER[name].title}: {test}." for name, test in d.tests.items()]
     if d.influential:
         top = d.influential[0]
         named = ", ".join(f"{name}={value}" for name, value in list(top.values.items())[:6])

@@ -7,14 +7,15 @@ sets under ``vmap``.
 
 from jaxmix.inference.specification.answer import SpecificationTest, Statistic
 from jaxmix.inference.specification.arms import arms_test
-from jaxmix.inference.specification.arrays import TESTS, statistics
 from jaxmix.inference.specification.averages import contrast_test
 from jaxmix.inference.specification.bridge import overidentification
 from jaxmix.inference.specification.level import fit_test, level_test
 from jaxmix.inference.specification.nested import nested_test
 from jaxmix.inference.specification.ranges import range_test
+from jaxmix.inference.specification.registry import FURTHER, TESTS, statistics
 
 __all__ = [
+    "FURTHER",
     "TESTS",
     "SpecificationTest",
     "Statistic",

@@ -1,19 +1,60 @@
-"""All tests as arrays, by name: for thousands of data sets under ``vmap``."""
+"""The tests by name: as arrays for thousands of data sets, and those that stand in every result."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 from jaxtyping import Array
 
-from jaxmix.inference.specification.answer import Statistic
-from jaxmix.inference.specification.arms import arms_statistic
+from jaxmix.inference.specification.answer import SpecificationTest, Statistic
+from jaxmix.inference.specification.arms import arms_statistic, arms_test
 from jaxmix.inference.specification.bridge import bridge_statistic
 from jaxmix.inference.specification.level import fit_statistic
-from jaxmix.inference.specification.nested import nested_statistic
-from jaxmix.inference.specification.ranges import range_statistic
+from jaxmix.inference.specification.nested import nested_statistic, nested_test
+from jaxmix.inference.specification.ranges import range_statistic, range_test
 from jaxmix.model.table import Cells
+from jaxmix.sample.features import Views
 from jaxmix.sample.moments import Moments
+
+
+class Further(NamedTuple):
+    """A test that results come with beside that of their level.
+
+    Attributes
+    ----------
+    title
+        What a summary calls it.
+    level
+        Level of the results that it belongs to.
+    ask
+        From features, number of classes, seed, and the stats of a fit that converged (or None), to
+        the test.
+    """
+
+    title: str
+    level: int
+    ask: Callable[[Views, int, int, Mapping[str, object] | None], SpecificationTest]
+
+
+FURTHER = {
+    "z_to_t": Further(
+        "Level 2 inside level 3 (Z does not affect T within a class)",
+        2,
+        lambda views, k, seed, fitted: nested_test(views, k, seed=seed),
+    ),
+    "arms": Further(
+        "Equal classes across arms",
+        3,
+        lambda views, k, seed, fitted: arms_test(views, k, seed=seed, fitted=fitted),
+    ),
+    "range": Further(
+        "Closed-form estimate within range",
+        3,
+        lambda views, k, seed, fitted: range_test(views, k),
+    ),
+}
+"""By the name under which a result has them, in the order in which it shows them."""
 
 TESTS = ("level", "nested", "arms", "range")
 """What `statistics` can be asked for."""
