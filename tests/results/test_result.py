@@ -85,9 +85,9 @@ def test_html_holds_the_same_numbers(result):
 def test_dict_has_the_schema_and_plain_values(result):
     record = result.to_dict("jaxmix fit rows.csv")
     assert list(record) == [
-        "schema", "jaxmix", "jax", "seed", "command", "n", "dropped", "treatment", "control",
-        "outcome", "level", "method", "estimand", "num_classes", "status", "warnings", "naive",
-        "ate", "potential_means", "law", "share_harmed", "spread", "selection", "verdict",
+        "schema", "jaxmix", "jax", "draws", "seed", "command", "n", "dropped", "treatment",
+        "control", "outcome", "level", "method", "estimand", "num_classes", "status", "warnings",
+        "naive", "ate", "potential_means", "law", "share_harmed", "spread", "selection", "verdict",
         "sensitivity", "unresolved_classes", "diagnostics",
     ]  # fmt: skip
     assert record["command"] == "jaxmix fit rows.csv"
