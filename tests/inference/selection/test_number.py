@@ -217,7 +217,7 @@ def test_criteria_equal_those_of_em(level, k):
     assert float(fit.aic) == pytest.approx(-2 * em.loglik + 2 * count, abs=1e-2)
     seen = cells[cells > 0]
     assert float(fit.g2) == pytest.approx(2 * (seen @ np.log(seen / 3000) - em.loglik), abs=1e-2)
-    zeros = sum(int((np.asarray(factor) == 0).sum()) for factor in fit.factors)
+    zeros = sum(int((np.asarray(factor) == 0).sum()) for factor in jax.tree.leaves(fit.factors))
     assert int(fit.df) == cells.size - 1 - count + zeros
     assert bool(fit.done)
 
