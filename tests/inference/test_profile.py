@@ -91,7 +91,10 @@ def fitted(cells, values, level, estimand="ATE", k=2):
     solution = jm.factorization.solve(moments, k, key=jax.random.key(1), level=level)
     start = solution.stats["start"]
     found = profile.intervals(moments, k, start, level=level, estimand=estimand)
-    return solution, start, found
+    W, B, C = jax.tree.leaves(start)
+    if level == 2:  # as a table of one arm, whose outcome is (T, Y)
+        W, C = W[None], C.reshape(1, -1, k)
+    return solution, [W, B, C], found
 
 
 def as_rows(found):
