@@ -15,7 +15,11 @@ import pytest
 import jaxmix as jm
 from jaxmix.estimators import factorization, latent
 from jaxmix.fitting.latent_classes import latent_classes
-from jaxmix.model import rows as rows_
+from jaxmix.model.likelihood import newton_step, retract
+from jaxmix.model.rows import Rows
+from jaxmix.model.settling import settle_down
+from jaxmix.model.structure import Factors
+from jaxmix.model.structure import latent_classes as views_of
 from jaxmix.status import EstimateError, InputError, Status
 from tests.helpers import shared_data
 from tests.likelihood_oracles import em_latent_classes
@@ -252,23 +256,23 @@ def test_probabilities_at_zero_are_exact():
 def test_a_vanishing_probability_goes_to_zero_in_one_step():
     """EM leaves 1e-13 where the answer is 0; a step ends there, and a wrong 0 is undone."""
 
-    def moved(codes, counts, theta):
-        layout = rows_.Layout(theta.shape[1], (len(theta) - 1,), (False,), 1, False)
-        data = rows_.Rows(layout.hot(jnp.array(codes), None).astype(float), jnp.array(counts))
-        exact = jnp.asarray(False)
-        direction, gain = rows_.newton_step(theta, data, jnp.array(1e-3), exact, layout)
-        assert float(gain) > 0
-        return rows_.retract(theta, direction, layout)
+    def rows_of(counts, size):
+        codes = jnp.arange(len(counts))[:, None]
+        return Rows.of(views_of(1), codes, jnp.array(counts), (size,))
 
-    theta = jnp.array([[1.0], [0.6], [0.4 - 1e-13], [1e-13]])
-    assert float(moved([[0], [1]], [60.0, 40.0], theta)[3, 0]) == 0
-    layout = rows_.Layout(1, (3,), (False,), 1, False)
-    data = rows_.Rows(layout.hot(jnp.array([[0], [1]]), None) * 1.0, jnp.array([60.0, 40.0]))
-    settled, decrement = rows_.settle_down(theta, data, layout)
-    assert float(settled[3, 0]) == 0
-    assert float(decrement) < 1e-9  # not the gain of a step far below 0
-    wrong = jnp.array([[0.5, 0.5], [1.0, 0.5], [0.0, 0.5]])
-    assert float(moved([[0], [1]], [50.0, 50.0], wrong)[2, 0]) > 0.01
+    def moved(counts, shares, profile):
+        data, factors = rows_of(counts, len(profile)), Factors(shares, (profile,))
+        direction, gain, _ = newton_step(data, factors, jnp.array(1e-3), jnp.asarray(False))
+        assert float(gain) > 0
+        return retract(data.structure, factors, direction).parts[0]
+
+    shares, profile = jnp.array([1.0]), jnp.array([[0.6], [0.4 - 1e-13], [1e-13]])
+    assert float(moved([60.0, 40.0], shares, profile)[2, 0]) == 0
+    settled = settle_down(rows_of([60.0, 40.0], 3), Factors(shares, (profile,)))
+    assert float(settled.factors.parts[0][2, 0]) == 0
+    assert float(settled.decrement) < 1e-9  # not the gain of a step far below 0
+    wrong = jnp.array([[1.0, 0.5], [0.0, 0.5]])
+    assert float(moved([50.0, 50.0], jnp.array([0.5, 0.5]), wrong)[1, 0]) > 0.01
 
 
 def test_what_is_called_converged_is():
