@@ -271,8 +271,11 @@ def test_a_vanishing_probability_goes_to_zero_in_one_step():
     settled = settle_down(rows_of([60.0, 40.0], 3), Factors(shares, (profile,)))
     assert float(settled.factors.parts[0][2, 0]) == 0
     assert float(settled.decrement) < 1e-9  # not the gain of a step far below 0
-    wrong = jnp.array([[1.0, 0.5], [0.0, 0.5]])
-    assert float(moved([50.0, 50.0], jnp.array([0.5, 0.5]), wrong)[1, 0]) > 0.01
+    shares, wrong = jnp.array([0.5, 0.5]), jnp.array([[1.0, 0.5], [0.0, 0.5]])
+    once = moved([50.0, 50.0], shares, wrong)
+    twice = moved([50.0, 50.0], shares, once)
+    assert 0.0 < float(once[1, 0]) < float(twice[1, 0])
+    assert float(twice[1, 0]) > 0.01
 
 
 def test_what_is_called_converged_is():
