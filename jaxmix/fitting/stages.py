@@ -23,11 +23,12 @@ from jaxmix.estimators.registry import Factorization
 from jaxmix.fitting.diagnose import diagnose, evaluate
 from jaxmix.fitting.options import Options
 from jaxmix.fitting.uncertainty import Uncertainty, uncertainty
-from jaxmix.inference import resampling, sensitivity, specification
+from jaxmix.inference import resampling, sensitivity
 from jaxmix.inference.asymptotic import Linearized, largest_changes
 from jaxmix.inference.sensitivity import Sensitivity
 from jaxmix.inference.specification.answer import SpecificationTest
 from jaxmix.inference.specification.data import MAX_MOMENTS
+from jaxmix.inference.specification.registry import FURTHER
 from jaxmix.model.law import Mixture
 from jaxmix.results.estimates import (
     Checks,
@@ -165,7 +166,7 @@ class Tests:
             fitted = None if near is None else near._asdict()
             tests = {
                 name: test.ask(views, k, self.seed, fitted)
-                for name, test in specification.FURTHER.items()
+                for name, test in FURTHER.items()
                 if test.level == self.level
             }
         if k == 1:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from jaxmix.inference.specification import FURTHER
+from jaxmix.inference.specification.registry import FURTHER
 from jaxmix.report.tables import Table, classes, interval, number
 from jaxmix.status import Status
 

@@ -12,10 +12,9 @@ from jaxmix.inference.specification.bridge import overidentification
 from jaxmix.inference.specification.level import fit_test, level_test
 from jaxmix.inference.specification.nested import nested_test
 from jaxmix.inference.specification.ranges import range_test
-from jaxmix.inference.specification.registry import FURTHER, TESTS, statistics
+from jaxmix.inference.specification.registry import TESTS, statistics
 
 __all__ = [
-    "FURTHER",
     "TESTS",
     "SpecificationTest",
     "Statistic",
