@@ -16,13 +16,14 @@ from jaxtyping import Array, Float, Int
 from jaxmix.model.identification import rank_of
 from jaxmix.model.optimum import revisited
 from jaxmix.model.rows import Rows
-from jaxmix.model.search import Options, maximise
+from jaxmix.model.search import Options, best_first
 from jaxmix.model.settling import SETTLED, settle_down
 from jaxmix.model.structure import Factors, Structure, latent_classes
 from jaxmix.solvers.compiling import compiled
 from jaxmix.status import Solution, Status, settle, where, worst
 
-_ENOUGH = 4  # starts that have to agree on the best optimum
+_TOGETHER = 8  # starts that climb side by side
+_MOST_NUMBERS = 2**21  # scores of rows held at once; starts beyond that take turns
 
 
 @jax.tree_util.register_dataclass
@@ -122,11 +123,11 @@ def solve(
         (against free probabilities of the distinct rows; a goodness of fit where no cell is
         missing), ``df`` (the smaller of the number of rows and of the cells less 1, less the
         parameters), ``decrement`` (predicted gain left), ``steps``, ``num_starts`` (that went on
-        beyond EM), ``num_agree`` (of these, within `AGREE` of the best), ``runner_up`` (gap to
-        the best other optimum), ``num_free`` (parameters not held at 0), ``rank`` (of the
-        information in these; see `jaxmix.model.identification.rank_of`). Statuses: BOUNDARY (a
-        probability is 0), NOT_IDENTIFIED (rank below num_free), STARTS_DISAGREE, MAX_STEPS,
-        NONFINITE.
+        beyond EM), ``num_agree`` (of these, within `jaxmix.model.search.AGREE` of the best),
+        ``runner_up`` (gap to the best other optimum), ``num_free`` (parameters not held at 0),
+        ``rank`` (of the information in these; see `jaxmix.model.identification.rank_of`).
+        Statuses: BOUNDARY (a probability is 0), NOT_IDENTIFIED (rank below num_free),
+        STARTS_DISAGREE, MAX_STEPS, NONFINITE.
 
     Raises
     ------
@@ -169,11 +170,10 @@ def solve(
         num_starts=num_starts if k > 1 else 1,
         max_steps=max_steps,
         tolerance=tolerance,
-        thorough=True,
-        pooled=True,
-        enough=_ENOUGH,
     )
-    found = jax.lax.stop_gradient(maximise(fixed, jax.random.key_data(key), (), options))
+    numbers = k * (rows.gate.size + rows.parts.size)
+    together = max(1, min(options.num_starts, _TOGETHER, _MOST_NUMBERS // max(numbers, 1)))
+    found = jax.lax.stop_gradient(best_first(fixed, key, options, together))
     factors, decrement, _ = settle_down(fixed, found.factors)
     factors = jax.lax.stop_gradient(factors)
     rank, num_free = rank_of(fixed, factors, tolerance)

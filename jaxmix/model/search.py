@@ -33,6 +33,7 @@ _EM_STEPS, _EM_STEPS_RANDOM, _EM_STEPS_WARM = 10, 20, 1
 _REGULAR_STEPS = 8  # scoring that needs more has not met a regular optimum
 _RANDOM_STEPS = 60
 _ROUND = 8  # random starts per round
+_ENOUGH, _ENOUGH_OF_POOL = 3, 4  # starts that have to agree on the best optimum
 _EXACT_BELOW = 1.0  # predicted gain, in log-likelihood units, where exact curvature is tried
 _ABSURD = 2.33  # normal quantile: goodness of fit beyond its 99 % point
 
@@ -57,10 +58,6 @@ class Options:
         Whether a first start is given; there are no others then.
     thorough
         Whether random starts are tried also where the first one looks regular.
-    pooled
-        Whether all random starts take EM steps before the first of them goes on, the best first.
-    enough
-        Starts that have to agree on the best optimum.
     optimiser
         An optax transformation that precedes scoring, on logits; or None.
     """
@@ -72,8 +69,6 @@ class Options:
     first: Callable[[Observed], Factors] | None = None
     warm: bool = False
     thorough: bool = False
-    pooled: bool = False
-    enough: int = 3
     optimiser: optax.GradientTransformation | None = None
 
 
@@ -208,34 +203,15 @@ def _maximise_batch(
     batch = data.counts.shape[0]
     possible = jnp.all(jnp.isfinite(data.counts.reshape(batch, -1)), axis=1)
     num_rounds = 0 if warm else -(-(options.num_starts - 1) // _ROUND)
-    pool: Factors | tuple[()] = ()
 
-    def drawn(key: Array, own: Observed) -> Factors:
-        return _expect(own, random_start(key, own, k), _EM_STEPS_RANDOM)
-
-    def best_first(own: Observed, key_data: Array) -> Factors:
-        """Return all starts after EM, those that fit best first; NaN comes last."""
-        key = jax.random.wrap_key_data(key_data)
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(options.num_starts))
-        starts = jax.lax.map(lambda key: drawn(key, own), keys, batch_size=_ROUND)
-        order = jnp.argsort(jax.vmap(own.deviance)(starts))
-        ordered: Factors = jax.tree.map(lambda f: f[order], starts)
-        return ordered
-
-    if options.pooled:
-        pool = jax.vmap(best_first)(data, key_data)
-
-    def begin(own: Observed, key_data: Array, first: Factors, pool: Factors) -> Fit:
+    def begin(own: Observed, key_data: Array, first: Factors) -> Fit:
         if warm:
             start = mix(own.structure, first)
-        elif options.pooled:
-            start = jax.tree.map(lambda f: f[0], pool)
         elif options.first is not None:
             start = options.first(own)
         else:
             start = random_start(jax.random.wrap_key_data(key_data), own, k)
-        if not options.pooled:
-            start = _expect(own, start, _EM_STEPS_WARM if warm else _EM_STEPS)
+        start = _expect(own, start, _EM_STEPS_WARM if warm else _EM_STEPS)
         loss = own.deviance(start)
         one, inf = jnp.int32(1), jnp.full_like(loss, jnp.inf)
         return Fit(start, loss, jnp.asarray(False), jnp.int32(0), one, one, inf)
@@ -244,27 +220,20 @@ def _maximise_batch(
         factors, loss, done, steps = _climb(own, fit.factors, options, cap - fit.steps)
         return fit._replace(factors=factors, loss=loss, done=done, steps=fit.steps + steps)
 
-    def try_round(fit: Fit, own: Observed, key_data: Array, pool: Factors) -> Fit:
-        cap = jnp.int32(min(_RANDOM_STEPS, options.max_steps))
-        if options.pooled:
-            # The last round may go over some starts again, which then count once.
-            places = fit.starts + jnp.arange(_ROUND)
-            fresh = places < options.num_starts
-            starts = jax.tree.map(lambda f: f[jnp.minimum(places, options.num_starts - 1)], pool)
-        else:
-            fresh = jnp.ones(_ROUND, bool)
-            keys = jax.random.split(
-                jax.random.fold_in(jax.random.wrap_key_data(key_data), fit.starts), _ROUND
-            )
-            starts = jax.vmap(lambda key: drawn(key, own))(keys)
-        factors, loss, done, steps = jax.vmap(lambda f: _climb(own, f, options, cap))(starts)
-        loss = jnp.where(fresh, loss, jnp.nan)
-        return _best_of(fit, factors, loss, done, steps, fresh.sum())
+    def try_round(fit: Fit, own: Observed, key_data: Array) -> Fit:
+        keys = jax.random.split(
+            jax.random.fold_in(jax.random.wrap_key_data(key_data), fit.starts), _ROUND
+        )
+
+        def climbed(key: Array) -> tuple[Factors, Array, Array, Array]:
+            start = _expect(own, random_start(key, own, k), _EM_STEPS_RANDOM)
+            return _climb(own, start, options, jnp.int32(_RANDOM_STEPS))
+
+        return _best_of(fit, *jax.vmap(climbed)(keys))
 
     def unsettled(carry: _Carry) -> Bool[Array, " b"]:
-        settled = carry.regular | (carry.fit.agree >= options.enough)
-        most = options.num_starts if options.pooled else 1 + num_rounds * _ROUND
-        return ~settled & possible & (carry.fit.starts < most)
+        settled = carry.regular | (carry.fit.agree >= _ENOUGH)
+        return ~settled & possible & (carry.fit.starts < 1 + num_rounds * _ROUND)
 
     def unfinished(carry: _Carry) -> Bool[Array, " b"]:
         return ~carry.fit.done & possible & (carry.fit.steps < options.max_steps)
@@ -281,21 +250,19 @@ def _maximise_batch(
         if num_rounds:
             lanes = max(1, width(batch) // (2 * _ROUND))
             fit = where_selected(
-                jax.vmap(try_round), fit, unsettled(carry), data, key_data, pool, lanes=lanes
+                jax.vmap(try_round), fit, unsettled(carry), data, key_data, lanes=lanes
             )
         return carry._replace(fit=fit)
 
     def needed(carry: _Carry) -> Array:
         return (carry.rounds == 0) | jnp.any(unfinished(carry) | unsettled(carry))
 
-    fit = by_chunks(jax.vmap(begin), data, key_data, first, pool)
+    fit = by_chunks(jax.vmap(begin), data, key_data, first)
     start = _Carry(jnp.int32(0), fit, jnp.zeros(batch, bool))
     return jax.lax.while_loop(needed, body, start).fit
 
 
-def _best_of(
-    fit: Fit, factors: Factors, loss: Array, done: Array, steps: Array, tried: Array
-) -> Fit:
+def _best_of(fit: Fit, factors: Factors, loss: Array, done: Array, steps: Array) -> Fit:
     """Compare the best start with further ones; those without a finite loss do not count."""
     loss = jnp.where(jnp.isfinite(loss), loss, jnp.inf)
     winner = jnp.argmin(loss)
@@ -311,10 +278,107 @@ def _best_of(
         best,
         jnp.where(better, done[winner], fit.done),
         jnp.where(better, steps[winner], fit.steps),
-        fit.starts + tried.astype(jnp.int32),
+        fit.starts + len(loss),
         agree.astype(jnp.int32),
         others.min(),
     )
+
+
+class _Pool(NamedTuple):
+    """Starts of one data set, those that fit best after EM first, and how they fared.
+
+    Attributes
+    ----------
+    tried
+        How many of them have gone on beyond EM.
+    factors, loss, done, steps
+        As in `Fit`, with a leading axis of starts; the loss is infinite where not tried.
+    """
+
+    tried: Int[Array, ""]
+    factors: Factors
+    loss: Float[Array, " s"]
+    done: Bool[Array, " s"]
+    steps: Int[Array, " s"]
+
+    @property
+    def agree(self) -> Int[Array, ""]:
+        """How many starts met the best optimum."""
+        return jnp.sum(self.loss <= self.loss.min() + AGREE)
+
+    def best(self, tolerance: float) -> Int[Array, ""]:
+        """Return the best start; among those that end alike, one that met the tolerance."""
+        near = self.done & (self.loss <= self.loss.min() + tolerance)
+        alike = jnp.where(near, self.loss, jnp.inf)
+        return jnp.where(jnp.any(near), jnp.argmin(alike), jnp.argmin(self.loss))
+
+
+def best_first(data: Observed, key: Array, options: Options, together: int) -> Fit:
+    """Fit one data set from random starts, which all take EM steps before the best of them go on.
+
+    Until one optimum, the best so far, has been met four times. The round of starts that climb
+    side by side and the last steps of the best one are one program.
+
+    Parameters
+    ----------
+    data
+        Counts under a structure.
+    key
+        JAX key of the starts.
+    options
+        See `Options`; there is no first start.
+    together
+        Starts that climb side by side.
+    """
+    num = options.num_starts
+
+    def begin(index: Array) -> tuple[Factors, Array]:
+        start = random_start(jax.random.fold_in(key, index), data, options.num_classes)
+        start = _expect(data, start, _EM_STEPS_RANDOM)
+        return start, data.deviance(start)
+
+    starts, losses = jax.lax.map(begin, jnp.arange(num), batch_size=together)
+    order = jnp.argsort(losses)  # NaN comes last
+    none = jnp.zeros(num, jnp.int32)
+    pool = _Pool(
+        jnp.int32(0), jax.tree.map(lambda f: f[order], starts), jnp.full_like(losses, jnp.inf),
+        none.astype(bool), none,
+    )  # fmt: skip
+
+    def searching(pool: _Pool) -> Bool[Array, ""]:
+        more = (pool.tried < num) & (pool.agree < _ENOUGH_OF_POOL)
+        return (pool.tried == 0) | more
+
+    def unfinished(pool: _Pool) -> Bool[Array, ""]:
+        best = pool.best(options.tolerance)
+        open_ = ~pool.done[best] & jnp.isfinite(pool.loss[best])
+        return searching(pool) | (open_ & (pool.steps[best] < options.max_steps))
+
+    def body(pool: _Pool) -> _Pool:
+        # The last round may work on its last start more than once, to the same end; and after the
+        # search the best start goes on alone if it has not met the tolerance.
+        search, best = searching(pool), pool.best(options.tolerance)
+        own = jnp.minimum(pool.tried + jnp.arange(together), num - 1)
+        own = jnp.where(search, own, best)
+        first = min(_RANDOM_STEPS, options.max_steps)
+        cap = jnp.where(search, first, options.max_steps - pool.steps[best])
+        begun = jax.tree.map(lambda f: f[own], pool.factors)
+        factors, loss, done, steps = jax.vmap(lambda f: _climb(data, f, options, cap))(begun)
+        return _Pool(
+            jnp.minimum(pool.tried + together, num),
+            jax.tree.map(lambda all_, new: all_.at[own].set(new), pool.factors, factors),
+            pool.loss.at[own].set(jnp.where(jnp.isfinite(loss), loss, jnp.inf)),
+            pool.done.at[own].set(done),
+            pool.steps.at[own].set(pool.steps[own] + steps),
+        )
+
+    pool = jax.lax.while_loop(unfinished, body, pool)
+    best = pool.best(options.tolerance)
+    others = jnp.where(pool.loss > pool.loss[best] + AGREE, pool.loss, jnp.inf)
+    return Fit(
+        jax.tree.map(lambda f: f[best], pool.factors), pool.loss[best], pool.done[best],
+        pool.steps[best], pool.tried, pool.agree, others.min(),
+    )  # fmt: skip
 
 
 def degrees_of_freedom(structure: Structure, shape: tuple[int, ...], k: int) -> int:
