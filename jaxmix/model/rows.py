@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxmix.model.likelihood import System, exclusive_products, flat_parts, unflat_parts
-from jaxmix.model.structure import Factors, Structure
+from jaxmix.model.structure import Factors, Structure, positive
 
 
 @jax.tree_util.register_dataclass
@@ -104,13 +104,13 @@ class Rows:
         laws = self._laws(factors)
         possible = laws.p > 0
         return jnp.where(possible, jnp.log(jnp.where(possible, laws.p, 1.0)), -jnp.inf) + jnp.sum(
-            jnp.log(_divisor(laws.size)), axis=1
+            jnp.log(positive(laws.size)), axis=1
         )
 
     def responsibility(self, factors: Factors) -> Float[Array, "m k"]:
         """Return ``P(U=u | row)``; 0 where no class can produce the row."""
-        laws = self._laws(factors)
-        return laws.gate * laws.parts.prod(1) / _divisor(laws.p)[:, None]
+        by_gate, _, laws = self._derivatives(factors)
+        return laws.gate * by_gate
 
     def slopes(self, factors: Factors) -> Factors:
         """Return ``sum N d log p``."""
@@ -130,9 +130,12 @@ class Rows:
     def derivatives(self, factors: Factors, least: float = 0.0) -> Float[Array, "m q"]:
         """Return the derivatives of p over p, side by side; over `least` where p is smaller."""
         by_gate, by_parts, _ = self._derivatives(factors, least)
-        gate = self.gate[:, :, None] * by_gate[:, None, :]
-        m = len(self.counts)
-        return jnp.concatenate([gate.reshape(m, -1), by_parts.reshape(m, -1)], 1)
+        flat = by_parts.reshape(len(self.counts), -1)
+        return jnp.concatenate([self._of_gate(by_gate), flat], 1)
+
+    def _of_gate(self, by_gate: Float[Array, "m k"]) -> Float[Array, "m ck"]:
+        """Return the derivatives in every probability of the gate, side by side."""
+        return (self.gate[:, :, None] * by_gate[:, None, :]).reshape(len(self.counts), -1)
 
     def system(self, factors: Factors, exact: Bool[Array, ""]) -> System:
         """Return the empirical information ``sum N (d log p) (d log p)'``, or the exact curvature.
@@ -156,8 +159,8 @@ class Rows:
         by_both = jnp.einsum("ic,idu->cdu", weighted, alone, precision="highest")
         mixed = by_both - n * looks_at.T[:, :, None]
         values = (laws.parts * laws.size[:, :, None])[:, index.part]
-        over = jnp.where(values > 0, self.parts[:, :, None] / _divisor(values), 0.0)
-        mass = counts[:, None] * laws.gate * laws.parts.prod(1) / _divisor(laws.p)[:, None]
+        over = jnp.where(values > 0, self.parts[:, :, None] / positive(values), 0.0)
+        mass = counts[:, None] * laws.gate * by_gate
         others = jnp.asarray(index.part[:, None] != index.part, dtype)
         second = jnp.einsum("iu,idu,ieu->ude", mass, over, over, precision="highest")
         second -= n * jnp.einsum("cu,dc,ec->ude", gate_of, looks_at, looks_at, precision="highest")
@@ -168,7 +171,7 @@ class Rows:
             gate = jnp.einsum("ic,iu,iv->cuv", weighted, by_gate, by_gate, precision="highest")
             cross = jnp.einsum("ic,iu,iq->cuq", weighted, by_gate, flat, precision="highest")
             return System(gate, cross - mixed.reshape(cross.shape), parts)
-        own = (self.gate[:, :, None] * by_gate[:, None, :]).reshape(m, -1)
+        own = self._of_gate(by_gate)
         gate = _product(own.T, counts[:, None] * own)
         cross = _product(own.T, counts[:, None] * flat)
         return System(gate[None], (cross - mixed.reshape(cross.shape))[None], parts)
@@ -184,19 +187,19 @@ class Rows:
         # Products of many probabilities leave the range of numbers: each is divided by its
         # largest, which is put back in the logarithm.
         size = values.max(2)
-        values = values / _divisor(size)[:, :, None]
+        values = values / positive(size)[:, :, None]
         gate = _product(self.gate, factors.gate.reshape(-1, k))
         p = jnp.sum(gate * values.prod(1), axis=1)
         if least > 0:
-            p = jnp.maximum(p, least / _divisor(size).prod(1))
-        alone = exclusive_products(values, 1) / _divisor(p)[:, None, None]
-        return _Laws(gate, values, size, p, alone / _divisor(size)[:, :, None])
+            p = jnp.maximum(p, least / positive(size).prod(1))
+        alone = exclusive_products(values, 1) / positive(p)[:, None, None]
+        return _Laws(gate, values, size, p, alone / positive(size)[:, :, None])
 
     def _derivatives(self, factors: Factors, least: float = 0.0) -> tuple[Array, Array, _Laws]:
         """Return the derivatives of log p in the gate, by class, and in every other number."""
         laws = self._laws(factors, least)
         index = self.structure.index(self.shape)
-        by_gate = laws.parts.prod(1) / _divisor(laws.p)[:, None]
+        by_gate = laws.parts.prod(1) / positive(laws.p)[:, None]
         by_part = laws.gate[:, None, :] * laws.alone
         return by_gate, self.parts[:, :, None] * by_part[:, index.part], laws
 
@@ -221,10 +224,6 @@ class _Laws(NamedTuple):
     size: Array
     p: Array
     alone: Array
-
-
-def _divisor(values: Array) -> Array:
-    return jnp.where(values > 0, values, 1.0)
 
 
 def _product(a: Array, b: Array) -> Array:

@@ -9,12 +9,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxmix.sample import sums
 from jaxmix.sample.features import Views
 from jaxmix.sample.moments import from_rows
 from jaxmix.sample.sample import Sample
 from jaxmix.solvers.compiling import compiled
-
-_CHUNK_NUMBERS = 1 << 21  # numbers held at once per chunk of rows
 
 
 def gram_x(sample: Sample) -> Float[Array, "a d_x d_x"]:
@@ -115,33 +114,25 @@ def _product_covariance(
 ) -> Float[Array, "m m"]:
     n, a = len(views.t), views.num_arms
     num = to_z.shape[2] * to_x.shape[2]
-    size = min(n, max(256, _CHUNK_NUMBERS // (a * num)))
+    size = sums.chunk_size(n, a * num)
 
-    def body(total: Array, index: Array) -> tuple[Array, None]:
-        # The last chunk starts early enough to be full; rows already counted count as none.
-        start = jnp.minimum(index * size, n - size)
-        fresh = start + jnp.arange(size) >= index * size
-
-        def cut(array: Array) -> Array:
-            return jax.lax.dynamic_slice_in_dim(array, start, size)
-
-        t = cut(views.t)
+    def of_chunk(chunk: sums.Chunk) -> Float[Array, "l m"]:
+        t = chunk.cut(views.t)
         z, x = (
-            jnp.einsum("nd,ndp->np", cut(view), to[t], precision="highest")
+            jnp.einsum("nd,ndp->np", chunk.cut(view), to[t], precision="highest")
             for view, to in ((views.z, to_z), (views.x, to_x))
         )
-        weight = cut(views.weight) / arm_probabilities[t]
+        weight = chunk.cut(views.weight) / arm_probabilities[t]
         by_arm = weight[:, None] * (t[:, None] == jnp.arange(a))
         products = (z[:, :, None] * x[:, None, :]).reshape(size, num)
         added = (by_arm[:, :, None] * products[:, None, :]).reshape(size, a * num)
-        count = jnp.where(fresh, cut(views.multiplicity), 0.0)[:, None]
-        if views.cluster is not None:
-            return total.at[cut(views.cluster)].add(count * added), None
-        return total + jnp.matmul((count * added).T, added, precision="highest"), None
+        counted = chunk.once(views.multiplicity)[:, None] * added
+        if views.cluster is None:
+            return jnp.matmul(counted.T, added, precision="highest")
+        own = chunk.cut(views.cluster)
+        return jax.ops.segment_sum(counted, own, num_segments=views.num_clusters)
 
-    length = a * num if views.cluster is None else views.num_clusters
-    start = jnp.zeros((length, a * num), to_z.dtype)
-    total, _ = jax.lax.scan(body, start, jnp.arange(-(-n // size)))
+    total = sums.total(of_chunk, n, size)
     if views.cluster is not None:
         total = jnp.matmul(total.T, total, precision="highest")
     return total * views.multiplicity.sum() / (views.weight * views.multiplicity).sum() ** 2
