@@ -12,7 +12,7 @@ the class too, so that ``A_t = P(T=t | u) A``.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, TypedDict, Unpack
+from typing import Any, Self, TypedDict, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +32,8 @@ from jaxmix.model.settling import SETTLED, settle_down
 from jaxmix.model.structure import Factors
 from jaxmix.model.table import Cells
 from jaxmix.sample import moments as moments_
-from jaxmix.sample.moments import Moments
+from jaxmix.sample.features import max_rank
+from jaxmix.sample.moments import Moments, as_moments
 from jaxmix.solvers.compiling import compiled
 from jaxmix.status import Solution, Status, settle, where, worst
 
@@ -144,19 +145,16 @@ def solve(
         raise ValueError(f"level is {level!r}: use 2 or 3")
     if loss not in LOSSES:
         raise ValueError(f"loss is {loss!r}: use one of {', '.join(LOSSES)}")
-    if not isinstance(moments_or_cells, Moments):
-        moments_or_cells = moments_.from_counts(moments_or_cells, covariance=loss == "gmm")
-    moments = moments_or_cells
+    moments = as_moments(moments_or_cells, covariance=loss == "gmm")
     if loss == "kl":
         if not moments.is_table:
             raise ValueError("loss 'kl' needs a table of cells, every view one-hot; use 'gmm'")
-        has_spectrum = k <= moments.max_rank and moments.tensor.shape[0] > 1
         options = search.Options(
             num_classes=k,
             num_starts=33 if num_starts is None else num_starts,
             max_steps=max_steps,
             tolerance=tolerance,
-            first=SpectralStart(k) if has_spectrum else None,
+            first=SpectralStart.of(k, moments.tensor.shape),
             warm=start is not None,
             thorough=thorough,
             optimiser=optimiser,
@@ -190,6 +188,12 @@ class SpectralStart:
     """
 
     num_classes: int
+
+    @classmethod
+    def of(cls, k: int, shape: tuple[int, ...]) -> Self | None:
+        """Return the start of k classes for a table of some shape; None where it has none."""
+        arms, d_z, d_x, _ = shape
+        return cls(k) if arms > 1 and k <= max_rank(d_z, d_x, 0) else None
 
     def __call__(self, data: Observed) -> Factors:
         """Return the factors; all but the profiles of x by regressing the table on these."""

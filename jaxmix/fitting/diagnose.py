@@ -19,9 +19,9 @@ from jaxmix.estimators.registry import Bridge
 from jaxmix.inference.asymptotic import Linearized
 from jaxmix.inference.specification import (
     SpecificationTest,
+    bridge,
     contrast_test,
     fit_test,
-    overidentification,
 )
 from jaxmix.inference.specification.level import left_to_test
 from jaxmix.results.estimates import Checks, Diagnostics, Resamples
@@ -123,7 +123,7 @@ def diagnose(
                 strengths[arms[i]] = float(value**2 / noise[i])
     stats = {name: float(value) for name, value in point.stats.items() if np.ndim(value) == 0}
     if estimator.level == 4:
-        test = overidentification(views, rank=k, form=estimator.form, estimand=estimator.estimand)
+        test = bridge.of_sample(sample, rank=k, form=estimator.form, estimand=estimator.estimand)
     else:
         test = _test_of_fit(estimator, data, sample, stats, point.optimum)
         if not test.applies and estimator.level == 3:

@@ -158,14 +158,14 @@ class Tests:
 
     def __call__(self) -> FurtherTests:
         """Return the tests, and what is known of the spectra where there are several classes."""
-        k, moments, views = self.num_classes, self.sample.moments, self.sample.views
+        k, moments = self.num_classes, self.sample.moments
         tests: dict[str, SpecificationTest] = {}
         if moments.is_table or moments.tensor.size <= MAX_MOMENTS:
             usable = Status(int(self.point.status)).usable
             near = self.point.optimum if usable else None
             fitted = None if near is None else near._asdict()
             tests = {
-                name: test.ask(views, k, self.seed, fitted)
+                name: test.ask(self.sample, k, self.seed, fitted)
                 for name, test in FURTHER.items()
                 if test.level == self.level
             }
@@ -176,7 +176,7 @@ class Tests:
         if self.num_resamples:
             drawn = resampling.bootstrap(
                 _Spectrum(k),
-                views,
+                self.sample.views,
                 key=jax.random.key(self.seed),
                 num_resamples=min(self.num_resamples, _SPECTRA),
             )

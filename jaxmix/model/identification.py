@@ -11,11 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxmix.model.likelihood import System, flat_parts
+from jaxmix.model.likelihood import METRIC_FLOOR, System, flat_parts
 from jaxmix.model.rows import Rows
 from jaxmix.model.structure import Factors
 
-_METRIC_FLOOR = 1e-2  # a probability below this has the complete-data information of this one
 _MOST_CELLS = 4096  # tables up to this size are enumerated to judge the rank
 
 
@@ -66,7 +65,7 @@ def rank_of(rows: Rows, factors: Factors, tolerance: float) -> Rank:
     expected = jnp.zeros_like(raw).at[block].add(raw * theta)[block]
     outward = raw - expected
     empirical = _reduced(_weighted(slopes, counts), reference)
-    by_theta = expected / jnp.maximum(theta, _METRIC_FLOOR) + eps * n
+    by_theta = expected / jnp.maximum(theta, METRIC_FLOOR) + eps * n
     is_reference = jnp.arange(len(theta)) == reference
     held = (outward <= 0) & (theta <= 0) & (outward**2 > 2 * tolerance * jnp.diag(empirical))
     free = ~held & ~is_reference

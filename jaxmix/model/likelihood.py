@@ -18,7 +18,8 @@ from jaxtyping import Array, Bool, Float
 from jaxmix.model.structure import Factors, Index, Structure, own_places
 from jaxmix.solvers.linalg import inverse
 
-_METRIC_FLOOR = 1e-2  # a probability below this (share of the even one, in the gate) damps no more
+METRIC_FLOOR = 1e-2
+"""A probability below this (share of the even one, in the gate) damps no more."""
 
 
 class System(NamedTuple):
@@ -226,8 +227,8 @@ def newton_step(
     # The metric of EM; where it would be infinite a floor lets small probabilities grow. The
     # last term keeps the system regular for a class whose share is zero.
     least = jnp.finfo(dtype).eps * n
-    metric_gate = (n / jnp.maximum(gate, _METRIC_FLOOR / gate.size)).reshape(num_blocks, width)
-    metric = (mass / jnp.maximum(theta, _METRIC_FLOOR) + least).reshape(-1)
+    metric_gate = (n / jnp.maximum(gate, METRIC_FLOOR / gate.size)).reshape(num_blocks, width)
+    metric = (mass / jnp.maximum(theta, METRIC_FLOOR) + least).reshape(-1)
     gauge = jnp.einsum(
         "de,du,uv->duev", jnp.asarray(index.together, dtype), mass, jnp.eye(k, dtype=dtype)
     )

@@ -119,7 +119,7 @@ class Evidence:
 
 
 def of_rows(data: object) -> Evidence | None:
-    """Return the evidence of a table with roles or of its features; None where it is neither.
+    """Return the evidence of a table with roles, its features or a sample; None of what has none.
 
     Raises
     ------
@@ -131,6 +131,8 @@ def of_rows(data: object) -> Evidence | None:
         views = encode(data, reduce=True)
         refuse_copies(data, views)
         return Evidence(Sample(views), covariates=tuple(c.name for c in data.covariates))
+    if isinstance(data, Sample):
+        return Evidence(data)
     if isinstance(data, Views):
         return Evidence(Sample(_in_default_precision(data)))
     return None
@@ -149,21 +151,6 @@ def of_moments(data: object, counts: Callable[[object], Array]) -> Evidence:
     if isinstance(data, Moments):
         return Evidence(alone=_in_default_precision(data))
     return Evidence(alone=from_counts(counts(data), covariance=True))
-
-
-def as_moments(moments_or_cells: Moments | Array, *, covariance: bool = True) -> Moments:
-    """Return moments as they are, and counts as moments; under ``vmap`` as well.
-
-    Parameters
-    ----------
-    moments_or_cells
-        Moments, or counts of ``(T, Z, X, Y)``.
-    covariance
-        Whether the moments of counts carry their covariance.
-    """
-    if isinstance(moments_or_cells, Moments):
-        return moments_or_cells
-    return from_counts(moments_or_cells, covariance=covariance)
 
 
 def _in_default_precision(tree: Tree) -> Tree:

@@ -241,6 +241,21 @@ def from_counts(
     )
 
 
+def as_moments(moments_or_cells: Moments | Array, *, covariance: bool = True) -> Moments:
+    """Return moments as they are, and counts as moments; under ``vmap`` as well.
+
+    Parameters
+    ----------
+    moments_or_cells
+        Moments, or counts of ``(T, Z, X, Y)``.
+    covariance
+        Whether the moments of counts carry their covariance.
+    """
+    if isinstance(moments_or_cells, Moments):
+        return moments_or_cells
+    return from_counts(moments_or_cells, covariance=covariance)
+
+
 def as_inexact(cells: Array) -> Array:
     """Return counts as floating-point numbers: in their own precision, or the default one."""
     cells = jnp.asarray(cells)

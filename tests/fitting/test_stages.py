@@ -13,6 +13,7 @@ import pytest
 import jaxmix as jm
 from jaxmix import Status
 from jaxmix.fitting import stages
+from jaxmix.sample.moments import from_rows
 from tests.golden.cases import counted, table
 
 COUNTS = table((2, 2, 2, 2), 2, 2_000, 6)
@@ -120,6 +121,25 @@ def test_two_threads_that_read_at_once_get_the_same(unread):
         thread.join(300)
     assert len(found) == 2
     assert found[0] == found[1] == (result.influential, result.tests)
+
+
+def test_rows_are_summed_once_for_all_stages(monkeypatch):
+    """The moments, and their covariance: tests that are read later ask the sample for them."""
+    sums = []
+
+    def counting(views, *, covariance=False):
+        sums.append(covariance)
+        return from_rows(views, covariance=covariance)
+
+    for room in ("sample", "second"):  # whoever forms sums over rows by that name
+        monkeypatch.setattr(f"jaxmix.sample.{room}.from_rows", counting)
+    rng = np.random.default_rng(0)
+    u, t = (rng.random(400) < 0.5).astype(float), rng.integers(0, 2, 400)
+    frame = {name: u + rng.normal(size=400) for name in ("z", "x")}
+    frame |= {"t": t, "y": u * t + rng.normal(size=400)}
+    data = jm.CausalData.from_frame(frame, treatment="t", outcome="y", z=["z"], x=["x"])
+    jm.fit(data, level=3, num_classes=2, num_resamples=0).complete()
+    assert sorted(sums) == [False, True]
 
 
 def refuse(*args, **options):

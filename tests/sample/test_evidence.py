@@ -8,7 +8,7 @@ import pytest
 
 import jaxmix as jm
 from jaxmix.inference.specification import level_test, range_test
-from jaxmix.sample import evidence, second, sums
+from jaxmix.sample import evidence, second
 from jaxmix.sample.evidence import Evidence
 from jaxmix.sample.sample import Sample
 from tests.helpers import causal_data, linear_rows
@@ -67,7 +67,8 @@ def test_covariates_are_named_where_a_table_has_them():
 
 @pytest.mark.parametrize("clustered", [False, True])
 def test_the_covariance_of_products_equals_loops(clustered, monkeypatch):
-    monkeypatch.setattr(sums, "CHUNK_NUMBERS", 1)  # 256 rows a chunk: the last one overlaps
+    # 256 rows a chunk: the last one overlaps.
+    monkeypatch.setattr("jaxmix.sample.sums.CHUNK_NUMBERS", 1)
     views = views_of(**({"cluster": "g"} if clustered else {}))
     rng = np.random.default_rng(1)
     to_z = rng.normal(size=(2, views.z.shape[1], 2))

@@ -15,8 +15,7 @@ from jaxmix.model.optimum import mixture_of, table_of
 from jaxmix.model.search import AGREE, random_start
 from jaxmix.model.structure import Factors
 from jaxmix.model.table import Cells
-from jaxmix.sample import moments as moments_
-from jaxmix.sample.moments import Moments
+from jaxmix.sample.moments import Moments, as_moments
 from jaxmix.solvers.compiling import compiled
 from jaxmix.status import Status, settle, where, worst
 
@@ -97,9 +96,7 @@ def nn_parafac(
     >>> bool(max(abs(law.effects[0] + 0.75), abs(law.effects[1] - 0.75)) < 0.05)
     True
     """
-    if not isinstance(moments_or_cells, Moments):
-        moments_or_cells = moments_.from_counts(moments_or_cells)
-    moments = moments_or_cells
+    moments = as_moments(moments_or_cells, covariance=False)
     if not moments.is_table:
         raise ValueError("nn_parafac needs a table of cells, every view one-hot")
     a, d_z, d_x, d_y = moments.tensor.shape
@@ -198,9 +195,7 @@ def em(
     >>> bool(max(abs(law.effects[0] + 0.75), abs(law.effects[1] - 0.75)) < 0.05)
     True
     """
-    if not isinstance(moments_or_cells, Moments):
-        moments_or_cells = moments_.from_counts(moments_or_cells)
-    moments = moments_or_cells
+    moments = as_moments(moments_or_cells, covariance=False)
     if not moments.is_table:
         raise ValueError("em needs a table of cells, every view one-hot")
     data = table_of(moments, 3)

@@ -286,14 +286,12 @@ def _maximum(
     """Return the maximum-likelihood fit of a table, and whether its search ended."""
     if k == 1:
         return data.one_class(), jnp.isfinite(data.counts.sum())
-    arms, d_z, d_x, _ = data.shape
-    has_spectrum = k <= min(d_z, d_x) and arms > 1
     options = search.Options(
         num_classes=k,
         num_starts=num_starts,
         max_steps=_MAX_STEPS,
         tolerance=_TOLERANCE,
-        first=factorization.SpectralStart(k) if has_spectrum else None,
+        first=factorization.SpectralStart.of(k, data.shape),
         warm=start is not None,
     )
     first = () if start is None else start

@@ -6,21 +6,17 @@ import dataclasses
 import functools
 from collections.abc import Mapping
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from jaxmix import arguments
 from jaxmix.inference.specification.answer import SpecificationTest, Statistic, chi_square
-from jaxmix.inference.specification.data import Data, prepare
+from jaxmix.inference.specification.data import Data, of_classes
 from jaxmix.inference.specification.fits import (
     TableFit,
     as_fitted,
     climb,
     climb_apart,
-    free_rank,
     gain,
-    left_of_moments,
     left_of_table,
     moments_fit,
     table_fit,
@@ -78,11 +74,8 @@ def arms_test(
     >>> found.df, found.rejects()
     (2, False)
     """
-    seed = arguments.seed(seed)
     statistic = functools.partial(arms_statistic, fitted=fitted)
-    with jax.enable_x64(True):
-        prepared = prepare(data, num_classes, loss)
-        return prepared.answer(statistic, seed, null=_NULL, saturated=_SATURATED)
+    return of_classes(statistic, data, num_classes, loss, seed, null=_NULL, saturated=_SATURATED)
 
 
 def arms_statistic(
@@ -138,10 +131,7 @@ def arms_statistic(
     wide = dataclasses.replace(null.layout, common_x=False)
     start = widened(null.flat, null.layout, wide)
     value, found = climb(moments, null.target, key, start, wide)
-    left = left_of_moments(
-        lambda floor: free_rank(start, null.target, wide, floor) - null.rank(floor)
-    )
-    return chi_square(gain(null.j, value), left, null.found & found)
+    return chi_square(gain(null.j, value), null.gained(start, wide), null.found & found)
 
 
 @compiled("k")

@@ -13,9 +13,8 @@ from jaxmix.estimators.bridge import arm_inverses, pooled_inverse
 from jaxmix.inference.specification.answer import SpecificationTest, Statistic, chi_square
 from jaxmix.inference.specification.data import POPULATION, Prepared
 from jaxmix.model.table import Cells
-from jaxmix.sample.evidence import as_moments
 from jaxmix.sample.features import Views
-from jaxmix.sample.moments import Moments
+from jaxmix.sample.moments import Moments, as_moments
 from jaxmix.sample.sample import Sample
 from jaxmix.sample.second import residual_moments
 from jaxmix.solvers.compiling import compiled

@@ -18,9 +18,12 @@ from jaxmix.sample.design import Design
 from jaxmix.sample.evidence import Evidence
 from jaxmix.sample.features import Views
 from jaxmix.sample.moments import Moments
+from jaxmix.sample.sample import Sample
+from jaxmix.solvers.compiling import one_table
 from jaxmix.status import InputError
 
-Data = CausalData | Views | Moments | Array | np.ndarray
+Data = CausalData | Views | Sample | Moments | Array | np.ndarray
+"""What can be tested; the sums of a sample are not formed again."""
 
 LOSSES = ("kl", "gmm")
 
@@ -155,6 +158,33 @@ def prepare(
     rows_per_cell = evidence.num_rows / float(np.prod(evidence.shape)) if loss == "kl" else None
     reason = against_chi_square(rows_per_cell, evidence.design)
     return Prepared(evidence, num_classes, loss, reason)
+
+
+def of_classes(
+    statistic: OfClasses,
+    data: Data,
+    num_classes: int,
+    loss: str | None,
+    seed: int,
+    *,
+    null: str,
+    saturated: str,
+) -> SpecificationTest:
+    """Check data and a seed, and return the answer of a chi-square test of models with classes.
+
+    Parameters
+    ----------
+    statistic, null, saturated
+        The test, as in `Prepared.answer`.
+    data, num_classes, loss
+        What is tested, as in `prepare`.
+    seed
+        Integer seed of the starts.
+    """
+    seed = arguments.seed(seed)
+    with one_table():
+        prepared = prepare(data, num_classes, loss)
+        return prepared.answer(statistic, seed, null=null, saturated=saturated)
 
 
 def against_chi_square(rows_per_cell: float | None, design: Design) -> str:

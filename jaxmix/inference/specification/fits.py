@@ -23,8 +23,7 @@ from jaxmix.model import search
 from jaxmix.model.optimum import table_of
 from jaxmix.model.structure import LEVEL, Factors, Structure
 from jaxmix.model.table import Cells, Table
-from jaxmix.sample.evidence import as_moments
-from jaxmix.sample.moments import Moments
+from jaxmix.sample.moments import Moments, as_moments
 from jaxmix.solvers.compiling import compiled
 from jaxmix.status import Status
 
@@ -179,6 +178,12 @@ class MomentsFit(NamedTuple):
     def rank(self, floor: float) -> Int[Array, ""]:
         """Return the rank of the model's derivative; `floor` as in `least_squares.free_rank`."""
         return free_rank(self.flat, self.target, self.layout, floor)
+
+    def gained(self, start: Array, wide: Layout) -> Int[Array, ""]:
+        """Return by how much the rank grows in a wider model, at its coordinates of this fit."""
+        return left_of_moments(
+            lambda floor: free_rank(start, self.target, wide, floor) - self.rank(floor)
+        )
 
 
 def moments_fit(

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import functools
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
@@ -23,7 +22,7 @@ from jaxmix.inference.specification.answer import (
     chi_square,
     in_words,
 )
-from jaxmix.inference.specification.data import Data, against_chi_square, prepare
+from jaxmix.inference.specification.data import Data, against_chi_square, of_classes, prepare
 from jaxmix.inference.specification.fits import (
     TableFit,
     as_fitted,
@@ -37,7 +36,7 @@ from jaxmix.inference.specification.fits import (
 from jaxmix.model.table import Cells
 from jaxmix.sample.design import Design
 from jaxmix.sample.moments import Moments
-from jaxmix.solvers.compiling import compiled
+from jaxmix.solvers.compiling import compiled, one_table
 from jaxmix.status import InputError
 
 _NULLS = {
@@ -103,12 +102,13 @@ def level_test(
         shown = arguments.told(level)
         raise InputError(f"level is {shown}: 2, 3 or 4 can be tested; level 1 is declared")
     level, seed = int(level), arguments.seed(seed)
-    with jax.enable_x64(True):
-        if level == 4:
+    if level == 4:
+        with one_table():
             return bridge.of_prepared(prepare(data, num_classes, loss, covariates=True))
-        statistic = functools.partial(fit_statistic, level=level)
-        prepared = prepare(data, num_classes, loss)
-        return prepared.answer(statistic, seed, null=_NULLS[level], saturated=_SATURATED)
+    statistic = functools.partial(fit_statistic, level=level)
+    return of_classes(
+        statistic, data, num_classes, loss, seed, null=_NULLS[level], saturated=_SATURATED
+    )
 
 
 def fit_test(

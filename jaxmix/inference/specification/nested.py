@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from jaxmix import arguments
 from jaxmix.inference.specification.answer import SpecificationTest, Statistic, chi_square
-from jaxmix.inference.specification.data import Data, prepare
+from jaxmix.inference.specification.data import Data, of_classes
 from jaxmix.inference.specification.fits import (
     TableFit,
     as_fitted,
     climb,
-    free_rank,
     gain,
-    left_of_moments,
     left_of_table,
     moments_fit,
     table_fit,
@@ -67,10 +63,9 @@ def nested_test(
     >>> found.df, found.rejects()
     (2, True)
     """
-    seed = arguments.seed(seed)
-    with jax.enable_x64(True):
-        prepared = prepare(data, num_classes, loss)
-        return prepared.answer(nested_statistic, seed, null=_NULL, saturated=_SATURATED)
+    return of_classes(
+        nested_statistic, data, num_classes, loss, seed, null=_NULL, saturated=_SATURATED
+    )
 
 
 def nested_statistic(
@@ -126,10 +121,9 @@ def nested_statistic(
     own = moments_fit(moments, k, key, 3, num_starts)
     again, found = climb(moments, null.target, key, start, wide)
     lower = jnp.minimum(jnp.where(own.found, own.j, jnp.inf), jnp.where(found, again, jnp.inf))
-    left = left_of_moments(
-        lambda floor: free_rank(start, null.target, wide, floor) - null.rank(floor)
+    return chi_square(
+        gain(null.j, lower), null.gained(start, wide), null.found & jnp.isfinite(lower)
     )
-    return chi_square(gain(null.j, lower), left, null.found & jnp.isfinite(lower))
 
 
 @compiled()

@@ -16,10 +16,9 @@ from jaxmix.inference.asymptotic import delta_covariance, slopes
 from jaxmix.inference.specification.answer import SpecificationTest, Statistic
 from jaxmix.inference.specification.data import POPULATION, Data, prepare
 from jaxmix.model.table import Cells
-from jaxmix.sample.evidence import as_moments
-from jaxmix.sample.moments import Moments
+from jaxmix.sample.moments import Moments, as_moments
 from jaxmix.sample.sample import Sample
-from jaxmix.solvers.compiling import compiled
+from jaxmix.solvers.compiling import compiled, one_table
 from jaxmix.solvers.linalg import pinv
 from jaxmix.status import Status
 
@@ -70,7 +69,7 @@ def range_test(data: Data, num_classes: int = 2, *, method: str = "spectral") ->
     """
     choices = " or ".join(repr(name) for name in METHODS)
     arguments.choice("method", method, METHODS, f"use {choices}")
-    with jax.enable_x64(True):
+    with one_table():
         prepared = prepare(data, num_classes, None)
         evidence, k = prepared.evidence, prepared.num_classes
         if evidence.rows is None:

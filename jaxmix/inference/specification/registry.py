@@ -14,8 +14,8 @@ from jaxmix.inference.specification.level import fit_statistic
 from jaxmix.inference.specification.nested import nested_statistic, nested_test
 from jaxmix.inference.specification.ranges import range_statistic, range_test
 from jaxmix.model.table import Cells
-from jaxmix.sample.features import Views
 from jaxmix.sample.moments import Moments
+from jaxmix.sample.sample import Sample
 
 
 class Further(NamedTuple):
@@ -28,30 +28,30 @@ class Further(NamedTuple):
     level
         Level of the results that it belongs to.
     ask
-        From features, number of classes, seed, and the stats of a fit that converged (or None), to
+        From a sample, number of classes, seed, and the stats of a fit that converged (or None), to
         the test.
     """
 
     title: str
     level: int
-    ask: Callable[[Views, int, int, Mapping[str, object] | None], SpecificationTest]
+    ask: Callable[[Sample, int, int, Mapping[str, object] | None], SpecificationTest]
 
 
 FURTHER = {
     "z_to_t": Further(
         "Level 2 inside level 3 (Z does not affect T within a class)",
         2,
-        lambda views, k, seed, fitted: nested_test(views, k, seed=seed),
+        lambda sample, k, seed, fitted: nested_test(sample, k, seed=seed),
     ),
     "arms": Further(
         "Equal classes across arms",
         3,
-        lambda views, k, seed, fitted: arms_test(views, k, seed=seed, fitted=fitted),
+        lambda sample, k, seed, fitted: arms_test(sample, k, seed=seed, fitted=fitted),
     ),
     "range": Further(
         "Closed-form estimate within range",
         3,
-        lambda views, k, seed, fitted: range_test(views, k),
+        lambda sample, k, seed, fitted: range_test(sample, k),
     ),
 }
 """By the name under which a result has them, in the order in which it shows them."""
