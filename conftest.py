@@ -1,7 +1,16 @@
-"""Settings of the whole test session, doctests included: float64, and bounded memory maps."""
+"""Settings of the whole test session, doctests included.
+
+Float64, bounded memory maps, and programs compiled quickly: nearly all of the suite's time is
+compilation. JAXMIX_PROFILE=bulk takes the compiler as it is, which studies have.
+"""
 
 import os
 import pathlib
+
+if os.environ.get("JAXMIX_PROFILE") != "bulk":
+    # As `jaxmix.solvers.compiling` has it, for whatever the tests compile; before JAX is loaded.
+    quick = "--xla_cpu_use_fusion_emitters=false --xla_backend_optimization_level=0"
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {quick}".strip()
 
 import jax
 import pytest

@@ -19,6 +19,7 @@ from jaxmix.data.categories import check_stored, codes_like, codes_of, counts_of
 from jaxmix.estimators import latent
 from jaxmix.report.files import write_whole
 from jaxmix.report.tables import Table, number, text_keys
+from jaxmix.solvers.compiling import one_table
 from jaxmix.status import EstimateError, InputError, Status
 from jaxmix.tables.cells import names_of
 from jaxmix.tables.texts import AUTO, USUAL, Marks, marks_of
@@ -105,7 +106,7 @@ class LatentClassResult:
         """
         known = {name: profile.levels for name, profile in self.profiles.items()}
         codes = codes_like(frame, known, self.missing_marks)
-        with jax.enable_x64(True):
+        with one_table():
             tables = tuple(jnp.asarray(p.probabilities) for p in self.profiles.values())
             classes = latent.LatentClasses(jnp.asarray(self.shares), tables)
             return np.asarray(latent.posterior(classes, jnp.asarray(codes)))
@@ -262,7 +263,7 @@ def latent_classes(
             f"num_classes is {num_classes}, but the rows show {len(distinct)} distinct patterns; "
             "use fewer classes"
         )
-    with jax.enable_x64(True):
+    with one_table():
         found = jax.device_get(
             latent.solve(
                 jnp.asarray(distinct),

@@ -30,6 +30,7 @@ from jaxmix.results.result import Result
 from jaxmix.sample import features
 from jaxmix.sample.features import Views
 from jaxmix.sample.sample import Sample
+from jaxmix.solvers.compiling import one_table
 from jaxmix.status import InputError, Status
 
 _REFINED = (Status.COMPLEX_SPECTRUM, Status.INDEFINITE_MOMENTS, Status.OUT_OF_RANGE)
@@ -155,7 +156,7 @@ def fit(
         k = chosen.recommended
     assert not isinstance(k, str)
     headline, beside = planned.estimators(k)
-    with jax.enable_x64(True):
+    with one_table():
         views = _encoded(data, headline, beside)
         run = _Run(data, Sample(views), options)
         result = _noted(run.refined(headline), data, chosen, verdict)

@@ -8,6 +8,8 @@ from typing import Generic, Self, TypeVar
 
 import jax
 
+from jaxmix.solvers.compiling import one_table
+
 T = TypeVar("T")
 
 
@@ -51,7 +53,7 @@ class Later(Generic[T]):
         """Return the value, computed at the first call."""
         compute = self._compute
         if compute is not None:
-            with jax.enable_x64(True):
+            with one_table():
                 self._found = (compute(),)
             self._compute = None  # after the value is there, for other threads
         return self._found[0]

@@ -22,6 +22,7 @@ from jaxmix.sample import evidence as evidence_
 from jaxmix.sample.evidence import Evidence
 from jaxmix.sample.features import Views
 from jaxmix.sample.moments import Moments, from_counts
+from jaxmix.solvers.compiling import one_table
 from jaxmix.status import InputError
 
 _MOST_CLASSES = 8  # fitted where the user names no maximum
@@ -93,7 +94,7 @@ def num_classes(
     level, max_classes, seed, num_resamples, size = _check_options(
         level, max_classes, seed, num_resamples, size
     )
-    with jax.enable_x64(True):
+    with one_table():
         evidence = _evidence(data)
         reason = _against_fits(evidence, level)
         most = evidence.max_rank

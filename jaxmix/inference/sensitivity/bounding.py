@@ -23,6 +23,7 @@ from jaxmix.inference.sensitivity.sweep import Problem, sweep
 from jaxmix.model.law import Mixture
 from jaxmix.model.structure import Factors
 from jaxmix.sample.moments import Moments, from_counts
+from jaxmix.solvers.compiling import profile
 from jaxmix.status import InputError
 
 _POPULATION_ROWS = (
@@ -138,7 +139,8 @@ def bounds(
     [[-0.8, -0.8], [-0.83, -0.56]]
     """
     arguments.key(key)
-    with jax.enable_x64(True):
+    # Its programs run for longer than they take to compile.
+    with jax.enable_x64(True), profile("bulk"):
         moments = _moments(counts_or_moments, outcome_values)
         grid = _checked(moments, k, strengths, edge, confidence, better, num_starts)
         if start is None:
