@@ -9,6 +9,7 @@ import pytest
 
 import jaxmix as jm
 from jaxmix import Status, bridge
+from jaxmix.data.design import Design
 from jaxmix.sample.features import Views, encode
 from jaxmix.sample.moments import from_rows
 from tests import oracles
@@ -192,8 +193,8 @@ def statuses_of(form):
     def one(z, x, y, t):
         n = len(t)
         views = Views(
-            z, x, y, t, jnp.ones(n), jnp.ones(n), first, first, jnp.eye(2)[0], jnp.eye(2)[1],
-            jnp.array([-9.0, 9.0]), num_shared=2,
+            z, x, y, t, Design(weight=jnp.ones(n), multiplicity=jnp.ones(n)),
+            first, first, jnp.eye(2)[0], jnp.eye(2)[1], jnp.array([-9.0, 9.0]), num_shared=2,
         )  # fmt: skip
         return bridge.solve(from_rows(views), form=form).status
 

@@ -17,6 +17,7 @@ import numpy as np
 
 import jaxmix as jm
 from jaxmix import Status
+from jaxmix.data.design import Design
 from tests import likelihood_oracles as lo
 from tests import oracles
 
@@ -194,7 +195,8 @@ def gaussian_moments(t, z, x, y) -> jm.moments.Moments:  # type: ignore[no-untyp
 
     ones = jnp.ones(len(t))
     views = jm.features.Views(
-        z=standard(z), x=standard(x), y=standard(y), t=t, weight=ones, multiplicity=ones,
+        z=standard(z), x=standard(x), y=standard(y), t=t,
+        design=Design(weight=ones, multiplicity=ones),
         one_z=unit(z.shape[1] + 1), one_x=unit(x.shape[1] + 1), one_y=unit(2),
         value_y=jnp.stack([y.mean(), y.std()]), range_y=jnp.stack([y.min(), y.max()]),
         num_shared=1,

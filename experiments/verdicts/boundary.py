@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmix import Status
+from jaxmix.data.design import Design
 from jaxmix.estimators.base import Numbers
 from jaxmix.estimators.registry import Factorization
 from jaxmix.inference import asymptotic, numbers, profile, resampling
@@ -75,11 +76,13 @@ def draw(rng: np.random.Generator, design: str) -> Views:
         weight /= weight.mean()
     return Views(
         z=jnp.eye(3)[z], x=jnp.eye(3)[x], y=jnp.eye(2)[y], t=jnp.asarray(t, jnp.int32),
-        weight=jnp.asarray(weight), multiplicity=jnp.ones(len(t)),
+        design=Design(
+            weight=jnp.asarray(weight), multiplicity=jnp.ones(len(t)),
+            cluster=jnp.arange(n, dtype=jnp.int32) // CLUSTER if design == "clusters" else None,
+            num_clusters=n // CLUSTER if design == "clusters" else 0,
+        ),
         one_z=jnp.ones(3), one_x=jnp.ones(3), one_y=jnp.ones(2), value_y=jnp.arange(2.0),
         range_y=jnp.array([0.0, 1.0]), onehot_y=True,
-        cluster=jnp.arange(n, dtype=jnp.int32) // CLUSTER if design == "clusters" else None,
-        num_clusters=n // CLUSTER if design == "clusters" else 0,
     )  # fmt: skip
 
 

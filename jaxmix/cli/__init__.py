@@ -22,15 +22,13 @@ import typer
 from jaxmix.cli import demo, doctor, identify
 from jaxmix.cli.common import (
     Confidence,
-    Covariates,
     Json,
     Plot,
     Resamples,
     Seed,
     Writers,
-    X,
-    Z,
     check,
+    column,
     draw,
     file_argument,
     file_option,
@@ -39,7 +37,8 @@ from jaxmix.cli.common import (
     report,
 )
 from jaxmix.cli.streams import careful_streams
-from jaxmix.data.roles import WEIGHT_KINDS, Roles, read
+from jaxmix.data.design import WEIGHT_KINDS
+from jaxmix.data.roles import Roles, read
 from jaxmix.doctor import known_trouble
 from jaxmix.fitting.options import OPTIONS
 from jaxmix.fitting.run import fit
@@ -140,12 +139,12 @@ def _options(
 def fit_command(
     context: typer.Context,
     rows: Annotated[pathlib.Path, file_argument("ROWS", "A csv or parquet file.")],
-    treatment: Annotated[str, typer.Option("--treatment", help="Column of the treatment.")],
-    outcome: Annotated[str, typer.Option("--outcome", help="Column of the outcome.")],
-    z: Annotated[list[str], Z],
-    x: Annotated[list[str], X],
-    covariates: Annotated[list[str] | None, Covariates] = None,
-    weights: Annotated[str | None, typer.Option("--weights", help="Column of row weights.")] = None,
+    treatment: Annotated[str, column("treatment")],
+    outcome: Annotated[str, column("outcome")],
+    z: Annotated[list[str], column("z")],
+    x: Annotated[list[str], column("x")],
+    covariates: Annotated[list[str] | None, column("covariates")] = None,
+    weights: Annotated[str | None, column("weights")] = None,
     weights_kind: Annotated[
         str, typer.Option("--weights-kind", help=" or ".join(WEIGHT_KINDS) + ".")
     ] = "sampling",
@@ -155,9 +154,7 @@ def fit_command(
     features: Annotated[
         str, typer.Option("--features", help="Coding of z and x: auto, linear or onehot.")
     ] = "auto",
-    cluster: Annotated[
-        str | None, typer.Option("--cluster", help="Column of clusters of dependent rows.")
-    ] = None,
+    cluster: Annotated[str | None, column("cluster")] = None,
     missing_marks: Annotated[
         list[str] | None,
         typer.Option("--missing-marks", metavar="LIST", help="What marks a missing cell: .,NA"),

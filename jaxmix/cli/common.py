@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer.models import ArgumentInfo, OptionInfo
 
+from jaxmix.data.roles import ROLES
 from jaxmix.fitting.options import OPTIONS
 from jaxmix.report.files import check_outputs, expand, write_whole
 from jaxmix.report.plots import ForestRow, figure_class
@@ -27,6 +28,14 @@ def option(name: str) -> OptionInfo:
     """Return an option of `jaxmix.fit` as the command line has it."""
     own = OPTIONS[name]
     found: OptionInfo = typer.Option(own.flag or f"--{name}", help=own.help)
+    return found
+
+
+def column(role: str, kind: str = "Column") -> OptionInfo:
+    """Return the option that names what has a role: columns of a table, or nodes of a graph."""
+    own = ROLES[role]
+    words = f"{own.words}; repeatable." if own.many else f"{kind} of {own.words}."
+    found: OptionInfo = typer.Option(f"--{role}", metavar="NAMES" if own.many else None, help=words)
     return found
 
 
@@ -56,9 +65,6 @@ Plot = Annotated[
 ]
 Resamples = Annotated[int, option("num_resamples")]
 Confidence = Annotated[float, option("confidence")]
-Z = typer.Option("--z", metavar="NAMES", help="Treatment-side proxies: z1,z2; repeatable.")
-X = typer.Option("--x", metavar="NAMES", help="Outcome-side proxies: x1,x2; repeatable.")
-Covariates = typer.Option("--covariates", metavar="NAMES", help="To adjust for: a,b; repeatable.")
 Seed = Annotated[int, option("seed")]
 
 

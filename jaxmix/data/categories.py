@@ -23,7 +23,7 @@ def codes_of(
     """Return ``(n, v)`` codes, -1 where missing, the levels, and notes on how they were read."""
     parts, levels, readings = [], {}, {}
     for name in names:
-        reading = as_column(name, _stored(frame, name), "category", marks)
+        reading = as_column(name, _stored(frame, name), "names", marks)
         levels[name], codes = _levels(name, reading)
         parts.append(codes)
         readings[name] = reading

@@ -12,8 +12,12 @@ from jaxmix.tables.texts import label, listed
 
 __all__ = ["Column", "Reading", "label", "listed", "notes_of", "stray_texts"]
 
-NUMBERS = ("outcome", "weights")
-NAMES = ("treatment", "cluster", "category")
+NUMBERS = ("numbers", "weights")
+"""What roles may ask of a column that has to hold numbers; a weight may be rounded."""
+
+NAMES = ("names", "groups")
+"""What roles may ask of a column whose cells are names, of arms or levels, or of any groups."""
+
 _FEW = 64  # most levels of whole numbers beyond 2^53 that are taken as categories unasked
 _ROUGH = 1e-9  # most that rounding to a float may move a number, relative to the column's range
 
@@ -58,6 +62,34 @@ class Column:
         return self.levels or tuple(label(value) for value in np.unique(self.values))
 
 
+@dataclasses.dataclass(frozen=True)
+class Role:
+    """What a column is for.
+
+    Attributes
+    ----------
+    name
+        What the role is called, in calls and in messages.
+    words
+        What it is, as the command line says it.
+    holds
+        What its cells are: one of `NUMBERS` or of `NAMES`, or ``"values"``, numbers or categories.
+    many
+        Whether several columns may have it.
+    needed
+        Whether a column has to have it.
+    varies
+        Whether a column that is constant says nothing in it.
+    """
+
+    name: str
+    words: str
+    holds: str = "values"
+    many: bool = False
+    needed: bool = False
+    varies: bool = False
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Reading:
     """A column as it was read, and what was decided on the way.
@@ -98,10 +130,10 @@ def check_finite(name: str, values: np.ndarray) -> None:
 
 
 def from_dates(
-    name: str, values: np.ndarray, present: np.ndarray, role: str
+    name: str, values: np.ndarray, present: np.ndarray, holds: str
 ) -> tuple[Column, np.ndarray]:
     """Return a column of dates, which are names of clusters, arms or categories at most."""
-    if role not in NAMES:
+    if holds not in NAMES:
         raise no_dates(name)
     if (
         values.dtype.kind == "M"
@@ -120,21 +152,21 @@ def no_dates(name: str) -> InputError:
 
 
 def from_numbers(
-    name: str, distinct: Sequence[int | float], codes: np.ndarray, present: np.ndarray, role: str,
+    name: str, distinct: Sequence[int | float], codes: np.ndarray, present: np.ndarray, holds: str,
     *, declared: bool = False, coding: str = "auto",
 ) -> tuple[Column, tuple[str, ...]]:  # fmt: skip
     """Return a column of numbers given as distinct ones: whole numbers of any size, and floats.
 
-    Numbers that floats do not hold keep their digits where they are names: as treatment, cluster
-    or category. Among proxies and covariates they are categories where they are few.
+    Numbers that floats do not hold keep their digits where they are names. Among proxies and
+    covariates they are categories where they are few.
     """
     used = np.zeros(len(distinct), bool)
     used[codes[present]] = True
     known = [value for value, is_used in zip(distinct, used, strict=True) if is_used]
     large = [v for v in known if isinstance(v, int) and not -(2**53) <= v <= 2**53]
     notes: tuple[str, ...] = ()
-    names = declared or (bool(large) and role in NAMES)
-    if large and not names and role not in NUMBERS and not all(map(_fits, large)):
+    names = declared or (bool(large) and holds in NAMES)
+    if large and not names and holds not in NUMBERS and not all(map(_fits, large)):
         names = coding == "onehot" or (coding == "auto" and len(set(known)) <= _FEW)
         if names and coding == "auto":
             notes = (
@@ -147,7 +179,7 @@ def from_numbers(
         table = np.array([index.get(value, 0) for value in distinct], np.int32)
         return Column(name, table[codes], tuple(label(value) for value in order)), notes
     if not all(map(_fits, large)):
-        _check_rounding(name, role, known, large)
+        _check_rounding(name, holds, known, large)
     floats = np.array(
         [float(v) if is_used else 0.0 for v, is_used in zip(distinct, used, strict=True)]
     )
@@ -165,7 +197,7 @@ def _fits(value: int) -> bool:
 
 
 def _check_rounding(
-    name: str, role: str, known: Sequence[int | float], large: Sequence[int]
+    name: str, holds: str, known: Sequence[int | float], large: Sequence[int]
 ) -> None:
     """Refuse numbers of which too little is left as floats."""
     remedy = "subtract a constant from the column, or declare it a categorical"
@@ -176,7 +208,7 @@ def _check_rounding(
         )
     width = max(known) - min(known)
     moved = max(abs(int(float(value)) - value) for value in large)
-    if moved > _ROUGH * width and role != "weights":
+    if moved > _ROUGH * width and holds != "weights":
         raise InputError(
             f"column {name!r} holds whole numbers beyond 2^53 ({large[0]}) that lie too close "
             f"together for floating-point numbers; {remedy}"
@@ -208,27 +240,27 @@ def notes_of(readings: Mapping[str, Reading]) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def check_not_empty(reading: Reading, role: str) -> None:
+def check_not_empty(reading: Reading, role: Role) -> None:
     """Name a column of which next to nothing is there, before its gaps are told of another."""
     column, num = reading.column, int(reading.present.sum())
     values = column.values[reading.present]
-    if num > 1 and (role in ("treatment", "weights", "cluster") or (values != values[0]).any()):
+    if num > 1 and (not role.varies or (values != values[0]).any()):
         return
     shown = column.levels[values[0]] if column.levels else label(values[0])
     raise InputError(
-        f"column {column.name!r} ({role}) is constant ({shown!r}) in the {num} of its "
+        f"column {column.name!r} ({role.name}) is constant ({shown!r}) in the {num} of its "
         f"{len(reading.present)} cells that {'is' if num == 1 else 'are'} not missing; leave it "
-        + ("out" if role in ("covariates", "cluster", "weights") else "out or take another")
+        + ("out or take another" if role.needed else "out")
     )
 
 
-def check_varies(column: Column, role: str, hint: str = "") -> None:
+def check_varies(column: Column, role: Role, hint: str = "") -> None:
     """Refuse a column that is constant in the rows used."""
     if (column.values == column.values[0]).all():
         value = column.labels()[0]
         raise InputError(
-            f"column {column.name!r} ({role}) is constant ({value!r}) in the rows used; leave it "
-            + ("out" if role == "covariates" else "out or take another")
+            f"column {column.name!r} ({role.name}) is constant ({value!r}) in the rows used; leave "
+            + ("it out or take another" if role.needed else "it out")
             + hint
         )
 

@@ -31,7 +31,7 @@ _SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 def as_column(
-    name: str, cells: Cells, role: str, marks: Marks = USUAL, *, coding: str = "auto"
+    name: str, cells: Cells, holds: str, marks: Marks = USUAL, *, coding: str = "auto"
 ) -> Reading:
     """Return a checked column.
 
@@ -41,16 +41,17 @@ def as_column(
         The column's name.
     cells
         Its cells.
-    role
-        What it is for: numbers are needed (`NUMBERS`), names will do (`NAMES`), or either.
+    holds
+        What its role asks of it (`jaxmix.data.columns.Role`): one of `NUMBERS` or of `NAMES`, or
+        ``"values"``.
     marks
         Which texts are missing cells.
     coding
         What the user asked for: ``"onehot"`` categories, ``"linear"`` numbers, or neither.
     """
     if cells.distinct is None:
-        return _of_array(name, cells, role, marks, coding)
-    return _Distinct(name, cells, role, marks, coding).reading()
+        return _of_array(name, cells, holds, marks, coding)
+    return _Distinct(name, cells, holds, marks, coding).reading()
 
 
 def levels_of(
@@ -62,14 +63,14 @@ def levels_of(
     missing cell is a level only where it is known as one.
     """
     if cells.distinct is None:
-        reading = as_column(name, cells, "category", marks)
+        reading = as_column(name, cells, "names", marks)
         column, present = reading.column, reading.present
         found, inverse = np.unique(column.values[present], return_inverse=True)
         texts = [column.levels[int(f)] if column.levels else label(f) for f in found]
         codes = np.full(len(cells), -1, np.int64)
         codes[present] = inverse.ravel()
         return texts, codes
-    own = _Distinct(name, cells, "category", marks, coding="onehot")
+    own = _Distinct(name, cells, "names", marks, coding="onehot")
     texts, table = [], []
     for kind, value, text in zip(own.kinds, own.numbers, own.texts, strict=True):
         number = "" if value is None else label(value)
@@ -82,11 +83,11 @@ def levels_of(
     return texts, codes
 
 
-def _of_array(name: str, cells: Cells, role: str, marks: Marks, coding: str) -> Reading:
+def _of_array(name: str, cells: Cells, holds: str, marks: Marks, coding: str) -> Reading:
     """Return a column of a numpy array of numbers or times."""
     values, present = cells.values, cells.present
     if values.dtype.kind in "mM":
-        return Reading(*from_dates(name, values, present & ~np.isnat(values), role))
+        return Reading(*from_dates(name, values, present & ~np.isnat(values), holds))
     missing: dict[str, int] = {}
     for mark in marks.numbers:
         found = present & (values == mark)
@@ -98,7 +99,7 @@ def _of_array(name: str, cells: Cells, role: str, marks: Marks, coding: str) -> 
     whole = values.dtype.kind in "iu" and values.dtype.itemsize == 8
     if whole and not is_exact(values[present]):
         distinct, codes = np.unique(values, return_inverse=True)
-        column, notes = from_numbers(name, distinct.tolist(), codes, present, role, coding=coding)
+        column, notes = from_numbers(name, distinct.tolist(), codes, present, holds, coding=coding)
         return Reading(column, present, missing, notes=notes)
     floats = values.astype(np.float64, copy=False)
     if not present.all():
@@ -123,11 +124,11 @@ def _is_name(cell: object) -> bool:
 class _Distinct:
     """A column given as distinct cells: what each is, and so what the column is."""
 
-    def __init__(self, name: str, cells: Cells, role: str, marks: Marks, coding: str) -> None:
+    def __init__(self, name: str, cells: Cells, holds: str, marks: Marks, coding: str) -> None:
         assert cells.distinct is not None
-        self.name, self.role, self.marks, self.coding = name, role, marks, coding
+        self.name, self.holds, self.marks, self.coding = name, holds, marks, coding
         self.cells, self.codes, self.distinct = cells, cells.values, cells.distinct or [None]
-        self.declared = cells.declared and role not in NUMBERS
+        self.declared = cells.declared and holds not in NUMBERS
         self.counts = np.bincount(
             self.codes[cells.present], minlength=len(self.distinct)
         ).tolist()  # fmt: skip
@@ -172,7 +173,7 @@ class _Distinct:
             return Kind.NUMBER, float(cell), label(float(cell))
         if isinstance(cell, datetime.date | np.datetime64):
             return Kind.DATE, None, str(cell).removesuffix(" 00:00:00")
-        if self.role in NAMES and _is_name(cell):
+        if self.holds in NAMES and _is_name(cell):
             return Kind.DATE, None, str(cell)
         if self.cells.declared:
             return Kind.WORD, None, str(cell)
@@ -196,7 +197,7 @@ class _Distinct:
         if not total(Kind.WORD, Kind.DATE, Kind.COMMAS) and total(Kind.NUMBER):
             return self._as_text() if self._is_meant_as_text() else self._as_numbers()
         if total(Kind.DATE) and not total(Kind.WORD, Kind.NUMBER, Kind.COMMAS):
-            if self.role not in NAMES and not self.declared:
+            if self.holds not in NAMES and not self.declared:
                 raise no_dates(self.name)
         elif not self.declared and self.coding != "onehot":
             self._check_commas()
@@ -231,7 +232,13 @@ class _Distinct:
         present = self.cells.present & kept[codes]
         values = [0 if v is None or not k else v for v, k in zip(self.numbers, kept, strict=True)]
         column, notes = from_numbers(
-            self.name, values, codes, present, self.role, declared=self.declared, coding=self.coding
+            self.name,
+            values,
+            codes,
+            present,
+            self.holds,
+            declared=self.declared,
+            coding=self.coding,
         )
         if self._is_written() and column.levels is None:
             notes += (_written(self.name),)
@@ -244,7 +251,7 @@ class _Distinct:
         Who writes ``astype(str)`` means that. Beside a mark of a missing cell the text is due to
         the mark, and decimals are due to a library that does not know them.
         """
-        if self.cells.untyped or self.declared or self.role in NUMBERS or self.role in NAMES:
+        if self.cells.untyped or self.declared or self.holds in NUMBERS or self.holds in NAMES:
             return False
         marked = self.total(Kind.EMPTY, Kind.NULL, Kind.BLANK, Kind.MARK)
         return not marked and all(
@@ -260,7 +267,7 @@ class _Distinct:
 
     def _is_written(self) -> bool:
         """Whether numbers that might be meant as names are text in a table that has types."""
-        if self.cells.untyped or self.role in NAMES or self.role in NUMBERS:
+        if self.cells.untyped or self.holds in NAMES or self.holds in NUMBERS:
             return False
         return any(
             isinstance(cell, (str, bytes)) and kind is Kind.NUMBER and value not in (0, 1)
@@ -269,7 +276,7 @@ class _Distinct:
 
     def _check_zeros(self) -> None:
         """Refuse names such as 01 and 1, which are one number."""
-        if self.role in NUMBERS or self.declared:
+        if self.holds in NUMBERS or self.declared:
             return
         first: dict[int | float | None, str] = {}
         for text, kind, value in zip(self.texts, self.kinds, self.numbers, strict=True):
@@ -285,7 +292,7 @@ class _Distinct:
     def _check_commas(self) -> None:
         """Refuse numbers with commas, which would be categories otherwise."""
         commas = self.tally(Kind.COMMAS)
-        if not commas or self.role == "cluster":
+        if not commas or self.holds == "groups":
             return
         others = self.total(Kind.WORD, Kind.DATE)
         if 4 * others <= self.total(Kind.NUMBER, Kind.COMMAS):
@@ -298,7 +305,7 @@ class _Distinct:
 
     def _check_strays(self) -> None:
         """Refuse proxies and covariates of numbers that a few stray texts would make text."""
-        if self.role in NAMES or self.role in NUMBERS:
+        if self.holds in NAMES or self.holds in NUMBERS:
             return
         strays = {
             text: count

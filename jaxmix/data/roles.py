@@ -15,17 +15,18 @@ from typing import Required, TypedDict, Unpack
 import numpy as np
 
 from jaxmix import arguments
-from jaxmix.data import clusters
+from jaxmix.data import design as design_
 from jaxmix.data.arms import arms_of
 from jaxmix.data.columns import (
     Column,
+    Role,
     check_not_empty,
     check_varies,
-    label,
     listed,
     notes_of,
     stray_texts,
 )
+from jaxmix.data.design import WEIGHT_KINDS, Design
 from jaxmix.data.reading import as_column
 from jaxmix.status import InputError, UnknownColumn
 from jaxmix.tables.cells import cells_of, names_of
@@ -33,7 +34,20 @@ from jaxmix.tables.files import read_columns
 from jaxmix.tables.texts import AUTO, marks_of
 
 CODINGS = ("auto", "linear", "onehot")
-WEIGHT_KINDS = ("sampling", "frequency")
+
+ROLES = {
+    role.name: role
+    for role in (
+        Role("treatment", "the treatment", "names", needed=True),
+        Role("outcome", "the outcome", "numbers", needed=True, varies=True),
+        Role("weights", "row weights", "weights"),
+        Role("cluster", "clusters of dependent rows", "groups"),
+        Role("z", "Treatment-side proxies: z1,z2", many=True, needed=True, varies=True),
+        Role("x", "Outcome-side proxies: x1,x2", many=True, needed=True, varies=True),
+        Role("covariates", "To adjust for: a,b", many=True, varies=True),
+    )
+}
+"""What columns may be for, in the order in which they are looked at."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -54,12 +68,8 @@ class CausalData:
         Columns by role.
     features
         How the views z and x are coded: ``{"z": ..., "x": ...}``.
-    weight
-        ``(n,)`` sampling weights with mean 1, or None.
-    multiplicity
-        ``(n,)`` how many identical rows each row stands for, or None for one each.
-    cluster
-        ``(n,)`` int32 cluster of each row, or None.
+    design
+        Sampling weights, multiplicities and clusters of the rows.
     num_dropped
         Rows dropped because a cell was missing.
     missing
@@ -87,12 +97,25 @@ class CausalData:
     features: Mapping[str, str] = dataclasses.field(
         default_factory=lambda: {"z": "auto", "x": "auto"}
     )
-    weight: np.ndarray | None = None
-    multiplicity: np.ndarray | None = None
-    cluster: np.ndarray | None = None
+    design: Design[np.ndarray] = dataclasses.field(default_factory=Design)
     num_dropped: int = 0
     missing: Mapping[str, int] = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+    @property
+    def weight(self) -> np.ndarray | None:
+        """``(n,)`` sampling weights with mean 1, or None."""
+        return self.design.weight
+
+    @property
+    def multiplicity(self) -> np.ndarray | None:
+        """``(n,)`` how many identical rows each row stands for, or None for one each."""
+        return self.design.multiplicity
+
+    @property
+    def cluster(self) -> np.ndarray | None:
+        """``(n,)`` int32 cluster of each row, or None."""
+        return self.design.cluster
 
     @property
     def num_rows(self) -> int:
@@ -169,10 +192,11 @@ class CausalData:
         marks = marks_of(missing_marks)
         readings = {
             name: as_column(
-                name, cells_of(frame, name), role, marks, coding=coding.get(role, "auto")
+                name, cells_of(frame, name), role.holds, marks,
+                coding=coding.get(role.name, "auto"),
             )
             for name, role in roles.items()
-        }
+        }  # fmt: skip
         columns = {name: reading.column for name, reading in readings.items()}
         lengths = {len(column.values) for column in columns.values()}
         if len(lengths) > 1:
@@ -181,8 +205,7 @@ class CausalData:
         num_input = lengths.pop()
         if num_input == 0:
             raise InputError("the table has no rows; check that the right file was read")
-        if weights is not None:
-            _check_weights(columns[weights])
+        design_.check_columns(_single(columns, roles))
         missing = {n: int((~r.present).sum()) for n, r in readings.items() if not r.present.all()}
         hint = ""
         if missing:
@@ -201,23 +224,11 @@ class CausalData:
                 f"({_counts(missing)}), which the emptiest columns may not be worth"
             )
         num_kept = len(columns[outcome].values)
-
-        weight = multiplicity = None
-        if weights is not None:
-            weight = _weights(columns[weights], weights_kind)
-            keep = weight > 0
-            if not keep.all():
-                columns = {name: column.take(keep) for name, column in columns.items()}
-                weight = weight[keep]
-            if weights_kind == "frequency":
-                weight, multiplicity = None, weight
-            else:
-                # Of order one first, by a power of two: their sum may be no number.
-                weight = np.ldexp(weight, -np.frexp(weight.max())[1])
-                weight = weight / weight.mean()
-
+        counts = design_.rows_that_count(_single(columns, roles), weights_kind)
+        if counts is not None:
+            columns = {name: column.take(counts) for name, column in columns.items()}
         for name, role in roles.items():
-            if role in ("outcome", "z", "x", "covariates"):
+            if role.varies:
                 check_varies(columns[name], role, hint)
         if columns[outcome].levels is not None:
             raise InputError(
@@ -225,13 +236,10 @@ class CausalData:
                 "code it as numbers"
             )
         views = {
-            view: tuple(columns[name] for name, role in roles.items() if role == view)
+            view: tuple(columns[name] for name, role in roles.items() if role.name == view)
             for view in ("z", "x", "covariates")
         }
         arms, codes = arms_of(columns[treatment], control, hint)
-        groups = None
-        if cluster is not None:
-            groups = clusters.numbered(columns[cluster], codes, arms)
         return cls(
             treatment=treatment,
             outcome=columns[outcome],
@@ -241,9 +249,7 @@ class CausalData:
             x=views["x"],
             covariates=views["covariates"],
             features=coding,
-            weight=weight,
-            multiplicity=multiplicity,
-            cluster=groups,
+            design=design_.of_columns(_single(columns, roles), weights_kind, codes, arms),
             num_dropped=num_input - num_kept,
             missing=missing,
             notes=notes_of(readings),
@@ -294,38 +300,47 @@ def read(
     return CausalData.from_frame(columns, **roles)
 
 
-def _roles(named: Mapping[str, object]) -> dict[str, str]:
+def _roles(named: Mapping[str, object]) -> dict[str, Role]:
     """Return the role of each named column; refuse columns that have two."""
-    asked: list[tuple[str, str]] = []
-    for role in ("treatment", "outcome", "weights", "cluster"):
-        if named.get(role) is not None or role in ("treatment", "outcome"):
-            asked.append((arguments.column(role, named.get(role)), role))
-    for role in ("z", "x", "covariates"):
-        group = arguments.columns(role, named.get(role))
-        if not group and role != "covariates":
-            raise InputError(f"{role} names no column: the method needs at least one proxy there")
-        asked += [(name, role) for name in group]
-    roles: dict[str, str] = {}
+    asked: list[tuple[str, Role]] = []
+    for role in ROLES.values():
+        value = named.get(role.name)
+        if role.many:
+            group = arguments.columns(role.name, value)
+            if not group and role.needed:
+                raise InputError(
+                    f"{role.name} names no column: the method needs at least one proxy there"
+                )
+            asked += [(name, role) for name in group]
+        elif value is not None or role.needed:
+            asked.append((arguments.column(role.name, value), role))
+    roles: dict[str, Role] = {}
     for name, role in asked:
         if name in roles:
-            told = f"twice in {role}" if roles[name] == role else f"as {roles[name]} and as {role}"
+            first, again = roles[name].name, role.name
+            told = f"twice in {again}" if first == again else f"as {first} and as {again}"
             raise InputError(f"column {name!r} is named {told}; a column has one role")
         roles[name] = role
     return roles
 
 
-def _check_names(stored: Sequence[str], roles: Mapping[str, str]) -> Mapping[str, str]:
+def _single(columns: Mapping[str, Column], roles: Mapping[str, Role]) -> dict[str, Column]:
+    """Return the columns of roles that one column has, by role."""
+    return {role.name: columns[name] for name, role in roles.items() if not role.many}
+
+
+def _check_names(stored: Sequence[str], roles: Mapping[str, Role]) -> Mapping[str, Role]:
     """Return the roles where each of their columns stands in the table exactly once."""
     for name, role in roles.items():
         if name not in stored:
             raise UnknownColumn(
-                f"column {arguments.told(name)} ({role}) is not in the table; it has "
+                f"column {arguments.told(name)} ({role.name}) is not in the table; it has "
                 f"{listed(stored)}",
                 stored,
             )
         if (times := list(stored).count(name)) > 1:
             raise InputError(
-                f"column {name!r} ({role}) appears {times} times in the table; "
+                f"column {name!r} ({role.name}) appears {times} times in the table; "
                 "rename or drop the others"
             )
     return roles
@@ -342,34 +357,6 @@ def _coding(features: str | Mapping[str, str]) -> dict[str, str]:
             told = arguments.told(kind)
             raise InputError(f"features is {told} for {view}: use one of {listed(CODINGS)}")
     return coding
-
-
-def _check_weights(column: Column) -> None:
-    """Refuse text and negative weights, rows numbered as in the table."""
-    if column.levels is not None:
-        raise InputError(
-            f"weights {column.name!r} is text ({listed(stray_texts(column))}); weights are numbers"
-        )
-    negative = column.values < 0
-    if negative.any():
-        row = int(np.argmax(negative))
-        raise InputError(
-            f"weights {column.name!r} is negative ({label(column.values[row])}, first in row "
-            f"{row + 1}); weights are zero or more"
-        )
-
-
-def _weights(column: Column, kind: str) -> np.ndarray:
-    values = column.values
-    if not (values > 0).any():
-        raise InputError(f"weights {column.name!r} is zero in every row")
-    if kind == "frequency" and (values != np.floor(values)).any():
-        bad = values[values != np.floor(values)][0]
-        raise InputError(
-            f"frequency weights {column.name!r} are not whole numbers ({label(bad)}); use "
-            "the kind 'sampling'"
-        )
-    return values
 
 
 def _counts(missing: Mapping[str, int]) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 from jax.scipy.stats import norm
 from jaxtyping import Array, Float, Int
 
+from jaxmix.data.design import Design
 from jaxmix.populations.bounds import EfficiencyBound, check_draw, checked_level
 from jaxmix.populations.gmm import Seconds, covariance_of, gmm_bound, tensor_of
 from jaxmix.populations.population import Population
@@ -159,13 +160,13 @@ class ContinuousPopulation(Population):
             scaled = (columns - unit[0]) / unit[1]
             return jnp.concatenate([jnp.ones((n, 1), scaled.dtype), scaled], axis=1)
 
+        ones = jnp.ones(n, rows.y.dtype)
         views = Views(
             z=features(rows.z, units.z),
             x=features(rows.x, units.x),
             y=features(rows.y[:, None], units.y),
             t=rows.t,
-            weight=jnp.ones(n, rows.y.dtype),
-            multiplicity=jnp.ones(n, rows.y.dtype),
+            design=Design(weight=ones, multiplicity=ones),
             one_z=exact.one_z,
             one_x=exact.one_x,
             one_y=exact.one_y,

@@ -1,1 +1,1 @@
-"""What may be known of rows: features, moments, design; the only room that sums over rows."""
+"""What may be known of rows: features, moments; the only room that sums over rows."""

@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxmix.data.design import Design
 from jaxmix.data.roles import CausalData
-from jaxmix.sample.design import Design
 from jaxmix.sample.features import Views, encode, refuse_copies
 from jaxmix.sample.moments import Moments, from_counts
 from jaxmix.sample.sample import Sample
@@ -85,7 +85,7 @@ class Evidence:
         return float(self.rows.views.multiplicity.sum())
 
     @property
-    def design(self) -> Design:
+    def design(self) -> Design[Array]:
         """How the rows were sampled; at random where there are none to tell."""
         return Design() if self.rows is None else self.rows.design
 

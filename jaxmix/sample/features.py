@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import warnings
 from collections.abc import Sequence
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -15,8 +16,8 @@ from jaxmix import arguments
 from jaxmix.data import redundancy
 from jaxmix.data.coding import Features, cell_features, check_varies, exponent, indicators, linear
 from jaxmix.data.columns import Column, label
+from jaxmix.data.design import Design
 from jaxmix.data.roles import CausalData
-from jaxmix.sample.design import Design
 from jaxmix.status import InputError
 
 MAX_CELLS = 64
@@ -40,27 +41,19 @@ class Views:
         ``(n, d_z)``, ``(n, d_x)``, ``(n, d_y)`` features; each view can express the constant.
     t
         ``(n,)`` arm of each row, 0 for the control.
-    weight
-        ``(n,)`` sampling weights, mean 1.
-    multiplicity
-        ``(n,)`` how many identical rows of the sample each row stands for.
+    design
+        Weights, multiplicities and clusters of the rows; the first two are always there.
     one_z, one_x, one_y
         Vectors that give the constant 1 from each view: ``z @ one_z == 1``.
     value_y
         ``(d_y,)`` gives the outcome in its own units: ``y @ value_y``.
     range_y
         ``(2,)`` smallest and largest outcome.
-    cluster
-        ``(n,)`` cluster of each row, or None.
     num_arms
         Number of arms (static).
     num_shared
         How many leading features z and x have in common: the constant and the covariates, or 0
         where both views are one-hot (static).
-    num_clusters
-        Number of clusters (static; 0 where rows are independent).
-    repeated
-        Whether some multiplicity differs from 1 (static).
     onehot_y
         Whether the outcome's features are indicators of its values (static).
     """
@@ -69,18 +62,14 @@ class Views:
     x: Float[Array, "n d_x"]
     y: Float[Array, "n d_y"]
     t: Int[Array, " n"]
-    weight: Float[Array, " n"]
-    multiplicity: Float[Array, " n"]
+    design: Design[Array]
     one_z: Float[Array, " d_z"]
     one_x: Float[Array, " d_x"]
     one_y: Float[Array, " d_y"]
     value_y: Float[Array, " d_y"]
     range_y: Float[Array, " 2"]
-    cluster: Int[Array, " n"] | None = None
     num_arms: int = dataclasses.field(default=2, metadata={"static": True})
     num_shared: int = dataclasses.field(default=0, metadata={"static": True})
-    num_clusters: int = dataclasses.field(default=0, metadata={"static": True})
-    repeated: bool = dataclasses.field(default=False, metadata={"static": True})
     onehot_y: bool = dataclasses.field(default=False, metadata={"static": True})
 
     @property
@@ -89,10 +78,36 @@ class Views:
         return self.num_shared == 0 and self.onehot_y
 
     @property
-    def design(self) -> Design:
-        """How the rows were sampled (weights are looked at on the host)."""
-        weight = np.asarray(self.weight)
-        return Design(bool((weight != weight[0]).any()), self.num_clusters)
+    def weight(self) -> Float[Array, " n"]:
+        """``(n,)`` sampling weights, mean 1."""
+        assert self.design.weight is not None
+        return self.design.weight
+
+    @property
+    def multiplicity(self) -> Float[Array, " n"]:
+        """``(n,)`` how many identical rows of the sample each row stands for."""
+        assert self.design.multiplicity is not None
+        return self.design.multiplicity
+
+    @property
+    def cluster(self) -> Int[Array, " n"] | None:
+        """``(n,)`` cluster of each row, or None."""
+        return self.design.cluster
+
+    @property
+    def num_clusters(self) -> int:
+        """Number of clusters; 0 where rows are independent."""
+        return self.design.num_clusters
+
+    @property
+    def repeated(self) -> bool:
+        """Whether some multiplicity differs from 1."""
+        return self.design.repeated
+
+    def redesigned(self, **fields: Array | int) -> Views:
+        """Return the same rows where some fields of the design are others: ``weight=...``."""
+        changed = dataclasses.replace(self.design, **cast(dict[str, Any], fields))
+        return dataclasses.replace(self, design=changed)
 
     @property
     def max_rank(self) -> int:
@@ -155,10 +170,8 @@ def encode(data: CausalData, *, reduce: bool = False) -> Views:
     if reduce:
         data = distinct(data)
     n = len(data.t)
-    unit = np.ones(n)
-    weight = unit if data.weight is None else data.weight
-    multiplicity = unit if data.multiplicity is None else data.multiplicity
-    mass = weight * multiplicity
+    design = data.design.filled(n)
+    mass = design.mass
 
     joint = _is_joint(data)
     check_varies((data.outcome, *data.z, *data.x, *data.covariates))
@@ -187,7 +200,7 @@ def encode(data: CausalData, *, reduce: bool = False) -> Views:
         y = (values[:, None] == levels).astype(np.float64)
         one_y, value_y = np.ones(len(levels)), levels
     else:
-        y = np.stack([unit, (small - centre) / scale], axis=1)
+        y = np.stack([np.ones(n), (small - centre) / scale], axis=1)
         one_y, value_y = np.array([1.0, 0.0]), np.ldexp([centre, scale], power)
     least = 2 * max(z.shape[1], x.shape[1])
     for arm, size in data.arm_sizes().items():
@@ -201,18 +214,14 @@ def encode(data: CausalData, *, reduce: bool = False) -> Views:
         x=x,
         y=jax.device_put(y),
         t=jax.device_put(data.t),
-        weight=jax.device_put(weight),
-        multiplicity=jax.device_put(multiplicity),
+        design=design.on_device(),
         one_z=one_z,
         one_x=one_x,
         one_y=jax.device_put(one_y),
         value_y=jax.device_put(value_y),
         range_y=jax.device_put(np.array([values.min(), values.max()])),
-        cluster=None if data.cluster is None else jax.device_put(data.cluster),
         num_arms=len(data.arms),
         num_shared=0 if joint else shared.block.shape[1],
-        num_clusters=0 if data.cluster is None else int(data.cluster.max()) + 1,
-        repeated=data.multiplicity is not None,
         onehot_y=onehot_y,
     )
 
@@ -225,8 +234,7 @@ def distinct(data: CausalData) -> CausalData:
     different sampling weights or clusters are not identical.
     """
     columns = (data.outcome, *data.z, *data.x, *data.covariates)
-    keys = [data.t, *(column.values for column in columns)]
-    keys += [extra for extra in (data.weight, data.cluster) if extra is not None]
+    keys = [data.t, *(column.values for column in columns), *data.design.key_columns()]
     n = len(data.t)
     if any(len(np.unique(key[:_LOOK])) > _FEW for key in keys):
         return data
@@ -244,9 +252,7 @@ def distinct(data: CausalData) -> CausalData:
         z=tuple(column.take(first) for column in data.z),
         x=tuple(column.take(first) for column in data.x),
         covariates=tuple(column.take(first) for column in data.covariates),
-        weight=None if data.weight is None else data.weight[first],
-        multiplicity=np.bincount(code, weights=data.multiplicity).astype(np.float64),
-        cluster=None if data.cluster is None else data.cluster[first],
+        design=data.design.merged(first, code),
     )
 
 
@@ -276,9 +282,7 @@ def copies(data: CausalData, views: Views) -> list[redundancy.Copy]:
         features = block[:, shared:]
         sides.append(redundancy.Side(name, names, tuple(own), features, _is_onehot(name, data)))
     first = of_sides["z"][:, :shared] if views.num_shared else np.ones((len(rows.t), 1))
-    return redundancy.copies(
-        first, sides, np.asarray(views.weight) * np.asarray(views.multiplicity)
-    )
+    return redundancy.copies(first, sides, views.design.on_host().mass)
 
 
 def refuse_copies(data: CausalData, views: Views) -> None:
@@ -297,7 +301,7 @@ def nothing_left(data: CausalData, views: Views, arms: Sequence[str]) -> list[st
         Labels of the arms to look at; others stand for all rows, treatment among what is given.
     """
     rows = data if len(data.t) == len(views.t) else distinct(data)
-    mass = np.asarray(views.weight) * np.asarray(views.multiplicity)
+    mass = views.design.on_host().mass
     first = _shared(rows, mass)
     found: list[str] = []
     for arm in arms:

@@ -8,7 +8,7 @@ import functools
 import jax
 from jaxtyping import Array, Float, Int
 
-from jaxmix.sample.design import Design
+from jaxmix.data.design import Design
 from jaxmix.sample.features import Views
 from jaxmix.sample.moments import Moments, from_rows
 from jaxmix.sample.resamples import resampled, resamplers
@@ -43,7 +43,7 @@ class Sample:
     views: Views
 
     @functools.cached_property
-    def design(self) -> Design:
+    def design(self) -> Design[Array]:
         """How the rows were sampled."""
         return self.views.design
 

@@ -146,7 +146,7 @@ def _residual_moments(
     residual = y - jnp.sum(views.x * alpha[views.t], axis=1)
     # The gram matrix of z under the weight (w e)^2 is what the moments already compute.
     squared = (views.weight * residual) ** 2
-    spread = from_rows(dataclasses.replace(views, weight=squared)).gram_z
+    spread = from_rows(views.redesigned(weight=squared)).gram_z
     mass = views.weight * views.multiplicity
     n, left = views.multiplicity.sum(), jnp.sum(squared * views.multiplicity)
     total = jnp.sum((views.weight * (y - jnp.average(y, weights=mass))) ** 2 * views.multiplicity)

@@ -1,6 +1,5 @@
 """Clusters: how many there are, in all and in each arm, and what is said of few."""
 
-import dataclasses
 import json
 
 import numpy as np
@@ -118,6 +117,6 @@ def test_an_arm_in_one_cluster_would_have_no_error():
     def treated(moments):
         return moments.y_by_arm[1] / moments.arm_probabilities[1]
 
-    one = dataclasses.replace(views, cluster=merged, num_clusters=31)
+    one = views.redesigned(cluster=merged, num_clusters=31)
     assert float(jm.asymptotic.standard_errors(treated, views)) > 1e-3
     assert float(jm.asymptotic.standard_errors(treated, one)) < 1e-9

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import jaxmix as jm
+from jaxmix.data.design import Design
 from jaxmix.estimators import baselines
 from jaxmix.status import Status
 from tests import likelihood_oracles, oracles
@@ -35,15 +36,15 @@ def table_views(cells):
         x=jnp.eye(d_x)[x],
         y=jnp.eye(d_y)[y],
         t=jnp.asarray(t),
-        weight=jnp.ones(cells.size),
-        multiplicity=jnp.asarray(cells.ravel()),
+        design=Design(
+            weight=jnp.ones(cells.size), multiplicity=jnp.asarray(cells.ravel()), repeated=True
+        ),
         one_z=jnp.ones(d_z),
         one_x=jnp.ones(d_x),
         one_y=jnp.ones(d_y),
         value_y=jnp.arange(float(d_y)),
         range_y=jnp.array([0.0, d_y - 1.0]),
         num_arms=cells.shape[0],
-        repeated=True,
         onehot_y=True,
     )
 
@@ -123,7 +124,7 @@ def test_adjustment_counts_rows_by_weight_and_multiplicity(name):
     plain, reduced = views_of(frame), views_of(frame, reduce=True)
     assert len(reduced.t) < len(plain.t) / 2
     assert float(ours(reduced)) == pytest.approx(float(ours(plain)), abs=1e-9)
-    tilted = dataclasses.replace(reduced, weight=reduced.weight * (1 + 3 * reduced.x[:, 0]))
+    tilted = reduced.redesigned(weight=reduced.weight * (1 + 3 * reduced.x[:, 0]))
     assert float(ours(tilted)) == pytest.approx(oracle(tilted), abs=1e-8)
     assert abs(float(ours(tilted) - ours(reduced))) > 0.01
 
@@ -275,7 +276,7 @@ def test_clusters_are_the_best_partition_and_not_the_classes(k, seed):
 
 def test_clusters_count_rows_by_weight():
     views = table_views(1e3 * oracles.strong(np.random.default_rng(1), 2, 3, 2).joint())
-    swapped = dataclasses.replace(views, weight=views.multiplicity, multiplicity=views.weight)
+    swapped = views.redesigned(weight=views.multiplicity, multiplicity=views.weight)
     laws = [baselines.cluster_then_adjust(v, 2, key=KEY) for v in (views, swapped)]
     np.testing.assert_allclose(laws[0].effects, laws[1].effects, atol=1e-12)
 

@@ -1,7 +1,5 @@
 """Standard errors by differentiation against sandwich formulas written out."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -101,7 +99,7 @@ def test_influence_predicts_what_leaving_a_row_out_does():
     influence = np.asarray(jm.asymptotic.influence(statistic, views))
     base = float(statistic(jm.moments.from_rows(views)))
     for row in (0, 17, 1234):
-        less = dataclasses.replace(views, multiplicity=views.multiplicity.at[row].set(0.0))
+        less = views.redesigned(multiplicity=views.multiplicity.at[row].set(0.0))
         change = float(statistic(jm.moments.from_rows(less))) - base
         assert change == pytest.approx(-influence[row], rel=0.05, abs=2e-6)
     assert abs(influence.sum()) < 1e-9
@@ -159,7 +157,7 @@ def test_the_most_influential_rows_are_those_whose_absence_is_felt_most():
     @jax.jit
     @jax.vmap
     def effect(multiplicity):
-        rows = dataclasses.replace(views, multiplicity=multiplicity)
+        rows = views.redesigned(multiplicity=multiplicity)
         return jm.bridge.solve(jm.moments.from_rows(rows)).value.effect
 
     *without, base = np.asarray(effect(jnp.ones((401, 400)) - jnp.eye(401, 400)))

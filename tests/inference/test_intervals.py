@@ -317,10 +317,10 @@ def test_kinds_that_need_resamples_say_so(data, kind):
 def many_rows(frame):
     views = jm.features.encode(causal_data(frame))
     times = np.random.default_rng(2).integers(0, 9, len(views.t))
-    repeated = dataclasses.replace(views, multiplicity=jnp.asarray(times, float), repeated=True)
+    repeated = views.redesigned(multiplicity=jnp.asarray(times, float), repeated=True)
     cluster = jnp.asarray(np.asarray(views.t) * 20 + np.arange(200) % 20)
     used, cluster = np.unique(cluster, return_inverse=True)
-    clustered = dataclasses.replace(views, cluster=jnp.asarray(cluster), num_clusters=len(used))
+    clustered = views.redesigned(cluster=jnp.asarray(cluster), num_clusters=len(used))
     return {"rows": views, "counts": repeated, "clusters": clustered}
 
 
@@ -329,7 +329,7 @@ def many_rows(frame):
 def test_strata_keep_their_sizes_and_their_laws(many_rows, form, kind):
     views = many_rows[form]
     labels = np.asarray(views.t) * 7 - 3  # any integers
-    units = units_of(views, labels)
+    units = units_of(views.design, labels)
     strata, times = np.asarray(units.strata), np.asarray(units.times)
     keys = jax.random.split(jax.random.key(3), 1500)
     drawn = np.asarray(jax.jit(lambda k: drawing.draw_units(k, units, kind))(keys))
@@ -421,4 +421,4 @@ def test_strata_that_cannot_be_are_refused(frame, many_rows):
     result = jm.fit(causal_data(frame | {"g": nested}, cluster="g"), strata="arm")
     assert result.ate.se > 0
     with pytest.raises(ValueError, match="one label for each row"):
-        units_of(many_rows["rows"], [0, 1])
+        units_of(many_rows["rows"].design, [0, 1])

@@ -1,6 +1,5 @@
 """Bootstrap draws: their distribution, their independence of chunks, and what they are for."""
 
-import dataclasses
 import itertools
 
 import jax
@@ -43,7 +42,7 @@ def clustered():
 @pytest.fixture(scope="module")
 def repeated(views):
     times = np.random.default_rng(2).integers(0, 40, len(views.t))
-    return dataclasses.replace(views, multiplicity=jnp.asarray(times, float), repeated=True)
+    return views.redesigned(multiplicity=jnp.asarray(times, float), repeated=True)
 
 
 def drawn(views, kind, count=2000):

@@ -1,7 +1,5 @@
 """What is known of a sample, by rows or by moments; second moments of rows against loops."""
 
-import dataclasses
-
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -21,9 +19,7 @@ def views_of(**options):
     frame["g"] = rng.integers(0, 40, 300)
     views = jm.features.encode(causal_data(frame, **options))
     weight, multiplicity = rng.uniform(0.5, 2, 300), rng.integers(1, 4, 300).astype(float)
-    return dataclasses.replace(
-        views, weight=jnp.asarray(weight), multiplicity=jnp.asarray(multiplicity)
-    )
+    return views.redesigned(weight=jnp.asarray(weight), multiplicity=jnp.asarray(multiplicity))
 
 
 def test_rows_and_their_moments_are_one_evidence(monkeypatch):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import jaxmix as jm
+from jaxmix.data.design import Design
 from jaxmix.sample import moments, sums
 from tests import oracles
 from tests.helpers import causal_data, linear_rows, population
@@ -64,12 +65,12 @@ def test_chunks_change_nothing(monkeypatch, numbers):
 def test_multiplicities_are_repeated_rows():
     views = views_of(50)
     times = np.random.default_rng(3).integers(0, 4, 50)
-    counted = dataclasses.replace(views, multiplicity=jnp.asarray(times, float))
+    counted = views.redesigned(multiplicity=jnp.asarray(times, float))
     rows = np.repeat(np.arange(50), times)
     repeated = dataclasses.replace(
         views,
-        **{name: getattr(views, name)[rows] for name in ("z", "x", "y", "t", "weight")},
-        multiplicity=jnp.ones(len(rows)),
+        **{name: getattr(views, name)[rows] for name in ("z", "x", "y", "t")},
+        design=Design(weight=views.weight[rows], multiplicity=jnp.ones(len(rows))),
     )
     for a, b in zip(
         jax.tree.leaves(moments.from_rows(counted, covariance=True)),
@@ -139,7 +140,7 @@ def test_weights_are_differentiable():
     direction = np.random.default_rng(5).normal(size=40)
 
     def of(step):
-        moved = dataclasses.replace(views, weight=views.weight + step * direction)
+        moved = views.redesigned(weight=views.weight + step * direction)
         return moments.from_rows(moved).tensor.sum()
 
     central = (of(1e-6) - of(-1e-6)) / 2e-6

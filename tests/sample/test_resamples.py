@@ -1,6 +1,5 @@
 """The scheme of draws: written out by hand, its laws, and what a draw does not depend on."""
 
-import dataclasses
 import itertools
 
 import jax
@@ -204,7 +203,7 @@ def test_moments_of_resamples_are_those_of_their_rows(views, monkeypatch, form, 
     own = views["clusters" if form == "clusters" else "rows"]
     labels = own.t if form == "strata" else None
     times = draws.draw_multiplicities(keys_of(5), own, kind, labels)
-    many = [jm.moments.from_rows(dataclasses.replace(own, multiplicity=one)) for one in times]
+    many = [jm.moments.from_rows(own.redesigned(multiplicity=one)) for one in times]
     for room, numbers in [(1 << 23, 1 << 21), (2 * BLOCK, 1 << 14)]:
         monkeypatch.setattr(resampled, "ROOM", room)
         monkeypatch.setattr(resamplers, "_WEIGHTS", room)
@@ -223,7 +222,7 @@ def test_many_small_strata_keep_their_sizes():
     frame = linear_rows(np.random.default_rng(0), 600)
     own = jm.features.encode(causal_data(frame))
     labels = np.arange(600) % 150
-    units = units_of(own, labels)
+    units = units_of(own.design, labels)
     assert units.blocks.width == 4
     found = np.asarray(draws.draw_units(keys_of(300), units, "multinomial"))
     sums = np.stack([found[:, labels == h].sum(1) for h in range(150)])
@@ -237,7 +236,7 @@ def test_large_strata_have_several_blocks():
     n = 3 * BLOCK
     labels = (np.arange(n) % 3 == 0).astype(int)  # of 8,192 and 4,096 rows
     views = jm.features.encode(causal_data(linear_rows(np.random.default_rng(0), n)))
-    units = units_of(views, labels)
+    units = units_of(views.design, labels)
     found = np.asarray(draws.draw_units(keys_of(60), units, "multinomial"))
     for h in (0, 1):
         inside = found[:, labels == h]

@@ -61,7 +61,7 @@ def test_errors_and_influence_are_those_of_rows(sample):
     linear = Linearized(Partial(numbers), sample)
 
     def of(multiplicity):
-        return numbers(jm.moments.from_rows(dataclasses.replace(views, multiplicity=multiplicity)))
+        return numbers(jm.moments.from_rows(views.redesigned(multiplicity=multiplicity)))
 
     of_rows = jax.jacrev(of)(views.multiplicity)
     for name, rows in influence(numbers, views).items():

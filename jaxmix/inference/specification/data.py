@@ -11,10 +11,10 @@ import numpy as np
 from jaxtyping import Array
 
 from jaxmix import arguments
+from jaxmix.data.design import Design
 from jaxmix.data.roles import CausalData
 from jaxmix.inference.specification.answer import SpecificationTest, Statistic, in_words
 from jaxmix.sample import evidence as evidence_
-from jaxmix.sample.design import Design
 from jaxmix.sample.evidence import Evidence
 from jaxmix.sample.features import Views
 from jaxmix.sample.moments import Moments
@@ -187,7 +187,7 @@ def of_classes(
         return prepared.answer(statistic, seed, null=null, saturated=saturated)
 
 
-def against_chi_square(rows_per_cell: float | None, design: Design) -> str:
+def against_chi_square(rows_per_cell: float | None, design: Design[Array]) -> str:
     """Return why rows or cells have no chi-square test; empty where they have.
 
     Parameters

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from jaxmix import arguments
+from jaxmix.data.design import Design
 from jaxmix.estimators.base import Start
 from jaxmix.inference.specification import bridge
 from jaxmix.inference.specification.answer import (
@@ -34,7 +35,6 @@ from jaxmix.inference.specification.fits import (
     table_ranks,
 )
 from jaxmix.model.table import Cells
-from jaxmix.sample.design import Design
 from jaxmix.sample.moments import Moments
 from jaxmix.solvers.compiling import compiled, one_table
 from jaxmix.status import InputError
@@ -118,7 +118,7 @@ def fit_test(
     level: int,
     symbol: str,
     rows_per_cell: float | None = None,
-    design: Design | None = None,
+    design: Design[Array] | None = None,
 ) -> SpecificationTest:
     """Test a level by how well its factorization fits the moments: G^2 of a table, or J.
 

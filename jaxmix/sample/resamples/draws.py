@@ -83,8 +83,8 @@ def draw_multiplicities(
     InputError
         Where a cluster lies in several strata.
     """
-    units = units_of(views, strata)
-    return rows_of(draw_units(keys, units, kind), units, views)
+    units = units_of(views.design, strata)
+    return rows_of(draw_units(keys, units, kind), units, views.multiplicity)
 
 
 def draw_units(keys: Array, units: Units, kind: str) -> Float[Array, "r u"]:

@@ -225,8 +225,8 @@ class Rows(Resampler):
                 return own if size == n else jnp.roll(own, chunk.start - chunk.fresh, axis=0)
 
             rows = dataclasses.replace(
-                views, z=cut(views.z), x=cut(views.x), y=cut(views.y), t=cut(views.t),
-                weight=cut(views.weight),
+                views.redesigned(weight=cut(views.weight)), z=cut(views.z), x=cut(views.x),
+                y=cut(views.y), t=cut(views.t),
             )  # fmt: skip
             one = chunk.once(every)
             one = one if size == n else jnp.roll(one, chunk.start - chunk.fresh)
@@ -269,7 +269,7 @@ class Rows(Resampler):
     ) -> Float[Array, " u"]:
         """Return the derivative of a number in how often each unit occurs."""
         views, n = self.views, self.num_rows
-        multiplicity = rows_of(times, self.units, views)
+        multiplicity = rows_of(times, self.units, views.multiplicity)
         flat = products.of_slope(slope)
         mean = jnp.dot(flat, products.of_moments(moments), precision="highest")
         scale = 1 / jnp.sum(views.weight * multiplicity)
@@ -388,7 +388,7 @@ def resampler(
         Labels of rows or cells within which to draw, known outside of compiled code; or None.
     """
     if isinstance(data, Views):
-        return Rows(data, units_of(data, strata))
+        return Rows(data, units_of(data.design, strata))
     return Cells.of(data, outcome_values, strata)
 
 

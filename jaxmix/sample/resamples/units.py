@@ -10,7 +10,7 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
-from jaxmix.sample.features import Views
+from jaxmix.data.design import Design
 from jaxmix.status import InputError
 
 BLOCK = 4096
@@ -72,13 +72,13 @@ class Units:
         return not self.repeated and self.of_row is None and self.strata is None
 
 
-def units_of(views: Views, strata: object = None) -> Units:
+def units_of(design: Design[Array], strata: object = None) -> Units:
     """Return what is drawn whole: clusters where there are any, otherwise rows.
 
     Parameters
     ----------
-    views
-        The rows.
+    design
+        Weights, multiplicities and clusters of the rows.
     strata
         ``(n,)`` labels of the strata of rows, known outside of compiled code; or None.
 
@@ -87,27 +87,27 @@ def units_of(views: Views, strata: object = None) -> Units:
     InputError
         Where a cluster lies in several strata.
     """
-    clustered = views.cluster is not None
-    times = views.multiplicity
-    if clustered:
-        times = jnp.ones(views.num_clusters, views.multiplicity.dtype)
-    of_row = views.cluster
+    times, of_row = design.multiplicity, design.cluster
+    assert times is not None
+    num_rows, repeated = times.shape, design.repeated
+    if of_row is not None:
+        times, repeated = jnp.ones(design.num_clusters, times.dtype), False
     if strata is None:
-        return Units(times, of_row, repeated=views.repeated and not clustered)
+        return Units(times, of_row, repeated=repeated)
     labels = np.asarray(strata)
-    if labels.shape != np.shape(views.t):
+    if labels.shape != num_rows:
         raise ValueError(f"strata has shape {labels.shape}: give one label for each row")
     found, codes = np.unique(labels, return_inverse=True)
-    if clustered:
-        rows, cluster = codes, np.asarray(views.cluster)
-        codes = np.zeros(views.num_clusters, codes.dtype)
+    if of_row is not None:
+        rows, cluster = codes, np.asarray(of_row)
+        codes = np.zeros(design.num_clusters, codes.dtype)
         codes[cluster] = rows
         if split := len(set(cluster[codes[cluster] != rows])):
             raise InputError(
-                f"strata (--strata): {split} of {views.num_clusters} clusters have rows in several "
-                "strata, and clusters are drawn whole; leave out the strata, or the clusters"
+                f"strata (--strata): {split} of {design.num_clusters} clusters have rows in "
+                "several strata, and clusters are drawn whole; leave out the strata, or the "
+                "clusters"
             )
-    repeated = views.repeated and not clustered
     blocks = None if repeated else _blocks(codes, times.dtype)
     return Units(times, of_row, jnp.asarray(codes), blocks, len(found), repeated)
 
@@ -128,8 +128,10 @@ def _blocks(strata: np.ndarray, dtype: DTypeLike) -> Blocks:
     return Blocks(jnp.asarray(size, dtype), jnp.asarray(of_stratum), jnp.asarray(place), width)
 
 
-def rows_of(drawn: Float[Array, "*r u"], units: Units, views: Views) -> Float[Array, "*r n"]:
+def rows_of(
+    drawn: Float[Array, "*r u"], units: Units, multiplicity: Float[Array, " n"]
+) -> Float[Array, "*r n"]:
     """Return the multiplicities of rows from those of units."""
     if units.of_row is None:
         return drawn
-    return drawn[..., units.of_row] * views.multiplicity
+    return drawn[..., units.of_row] * multiplicity

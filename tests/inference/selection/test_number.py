@@ -1,6 +1,5 @@
 """The number of classes: rank tests, criteria and likelihood ratio against oracles, and words."""
 
-import dataclasses
 import json
 
 import jax
@@ -153,7 +152,7 @@ def test_rank_statistic_of_rows_equals_the_oracle(clustered):
         assert float(tests.statistic[r - 1]) == pytest.approx(expected, rel=1e-7)
         assert int(tests.df[r - 1]) == 2 * (4 - r) * (3 - r)
     # The scale of the weights says nothing.
-    scaled = ranks.of_views(dataclasses.replace(views, weight=3 * views.weight))
+    scaled = ranks.of_views(views.redesigned(weight=3 * views.weight))
     assert np.allclose(scaled.statistic, tests.statistic, rtol=1e-10)
 
 
@@ -161,14 +160,14 @@ def test_rows_of_a_table_are_a_table_and_weights_that_are_equal_none():
     cells = table(2, 2000)
     views = jm.features.encode(causal_data(rows_of(cells)), reduce=True)
     expected = ranks.of_table(jnp.asarray(cells.sum(-1)))
-    for same in (views, dataclasses.replace(views, weight=views.weight * 2)):
+    for same in (views, views.redesigned(weight=views.weight * 2)):
         assert np.allclose(ranks.of_views(same).statistic, expected.statistic, rtol=1e-10)
     moved = views.weight.at[0].mul(1 + 1e-9)
-    robust = ranks.of_views(dataclasses.replace(views, weight=moved))
+    robust = ranks.of_views(views.redesigned(weight=moved))
     assert np.allclose(robust.correlations, expected.correlations, rtol=1e-6)
     assert not np.allclose(robust.statistic, expected.statistic, rtol=1e-3)
     # Rows that stand for two: twice the sample, twice the statistic.
-    twice = dataclasses.replace(views, weight=moved, multiplicity=2 * views.multiplicity)
+    twice = views.redesigned(weight=moved, multiplicity=2 * views.multiplicity)
     assert np.allclose(ranks.of_views(twice).statistic, 2 * robust.statistic, rtol=1e-6)
 
 
@@ -321,7 +320,7 @@ def test_moments_that_are_no_table_are_judged_by_j():
 
 
 def weighted(views, rng):
-    return dataclasses.replace(views, weight=jnp.asarray(rng.uniform(0.5, 1.5, len(views.t))))
+    return views.redesigned(weight=jnp.asarray(rng.uniform(0.5, 1.5, len(views.t))))
 
 
 def test_where_no_likelihood_applies_the_rank_decides_and_says_why():

@@ -1,7 +1,5 @@
 """Tests as objects: J of the bridge, its value, size and power; when there is nothing to say."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -144,9 +142,9 @@ def test_sampling_weights_enter_the_weight_of_the_test():
     _, views = encoded(d_z=4)
     base = overidentification(views)
 
-    scaled = dataclasses.replace(views, weight=views.weight * 3.0)
+    scaled = views.redesigned(weight=views.weight * 3.0)
     assert overidentification(scaled).statistic == pytest.approx(base.statistic, rel=1e-9)
-    doubled = dataclasses.replace(views, multiplicity=jnp.full(len(views.t), 2.0))
+    doubled = views.redesigned(multiplicity=jnp.full(len(views.t), 2.0))
     assert overidentification(doubled).statistic == pytest.approx(2 * base.statistic, rel=1e-9)
 
 
