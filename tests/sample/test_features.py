@@ -1,7 +1,6 @@
 """From columns to view arrays, against codings written out row by row."""
 
 import collections
-import dataclasses
 
 import jax
 import numpy as np
