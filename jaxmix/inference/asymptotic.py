@@ -13,17 +13,19 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from jaxmix.sample.features import Views
 from jaxmix.sample.moments import Moments
+from jaxmix.sample.sample import Influential as Influential
 from jaxmix.sample.sample import Sample
+from jaxmix.sample.sample import largest_changes as largest_changes
 from jaxmix.solvers.compiling import compiled
 
 _Tree = TypeVar("_Tree")  # what a statistic gives: a pytree of arrays
@@ -71,24 +73,6 @@ def influence(statistic: Callable[[Moments], _Tree], views: Views) -> _Tree:
     return influences
 
 
-class Influential(NamedTuple):
-    """The rows that move an estimate most, the first of them most of all.
-
-    Attributes
-    ----------
-    rows
-        ``(num,)`` places among the distinct rows of the views.
-    multiplicity
-        ``(num,)`` how many identical rows each stands for.
-    change
-        ``(num,)`` by how much the estimate would move, about, if all of those were left out.
-    """
-
-    rows: Int[Array, " num"]
-    multiplicity: Float[Array, " num"]
-    change: Float[Array, " num"]
-
-
 def most_influential(
     statistic: Callable[[Moments], Float[Array, ""]], views: Views, num: int
 ) -> Influential:
@@ -127,22 +111,15 @@ def most_influential(
     >>> [int(row) for row in found.rows], round(float(found.change[0]), 2)
     ([15], -4.06)
     """
-    if not 1 <= num <= len(views.t):
-        raise ValueError(f"num is {num}: use 1 to {len(views.t)}, the number of distinct rows")
-    found = influence(statistic, views)
-    if jnp.shape(found) != jnp.shape(views.t):
+    sample = Sample(views)
+    if not 1 <= num <= sample.num_distinct:
+        raise ValueError(
+            f"num is {num}: use 1 to {sample.num_distinct}, the number of distinct rows"
+        )
+    value, found = slopes(statistic, sample.moments)
+    if jnp.shape(value) != ():
         raise ValueError("the statistic has several numbers: choose one of them")
-    return largest_changes(found, views.multiplicity, num)
-
-
-@compiled("num")
-def largest_changes(
-    slopes: Float[Array, " n"], multiplicity: Float[Array, " n"], num: int
-) -> Influential:
-    """Return what `most_influential` does, where the influence of each row is known."""
-    change = -multiplicity * slopes
-    rows = jax.lax.top_k(jnp.abs(change), num)[1]
-    return Influential(rows, multiplicity[rows], change[rows])
+    return sample.most_influential(found, num)
 
 
 def slopes(
@@ -284,10 +261,26 @@ class Linearized:
 
     def influence(self, name: str) -> Float[Array, " n"]:
         """Return the influence of each row on a statistic that is one number."""
+        return self.sample.influence(self._slope(name))[0]
+
+    def most_influential(self, name: str, num: int) -> Influential:
+        """Return the rows without which a statistic that is one number would differ most.
+
+        Parameters
+        ----------
+        name
+            Of the number.
+        num
+            How many rows, at most as many as the sample holds.
+        """
+        return self.sample.most_influential(self._slope(name), num)
+
+    def _slope(self, name: str) -> Moments:
+        """Return the derivative of one number, with a leading axis of 1."""
         value, found = self._found
         places = by_name(np.arange(found.num_rows.size), value)
-        own = jax.tree.map(lambda slope: slope[places[name][None]], found)
-        return self.sample.influence(own)[0]
+        own: Moments = jax.tree.map(lambda slope: slope[places[name][None]], found)
+        return own
 
 
 def delta_covariance(

@@ -45,10 +45,10 @@ class Evidence:
     alone: Moments | None = None
     covariates: tuple[str, ...] = ()
 
-    def _form(self) -> Views | Moments:
-        """Return the features or the moments, which name what both have alike."""
+    def _form(self) -> Sample | Moments:
+        """Return the sample or the moments, which name what both have alike."""
         if self.rows is not None:
-            return self.rows.views
+            return self.rows
         assert self.alone is not None
         return self.alone
 
@@ -58,8 +58,7 @@ class Evidence:
         if self.rows is None:
             assert self.alone is not None
             return self.alone.tensor.shape
-        views = self.rows.views
-        return views.num_arms, views.z.shape[1], views.x.shape[1], views.y.shape[1]
+        return self.rows.shape
 
     @property
     def is_table(self) -> bool:
@@ -79,10 +78,7 @@ class Evidence:
     @property
     def num_rows(self) -> float:
         """Rows of the sample; infinite for the moments of a population."""
-        if self.rows is None:
-            assert self.alone is not None
-            return float(self.alone.num_rows)
-        return float(self.rows.views.multiplicity.sum())
+        return float(self._form().num_rows)
 
     @property
     def design(self) -> Design[Array]:

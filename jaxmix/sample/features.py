@@ -5,19 +5,18 @@ from __future__ import annotations
 import dataclasses
 import warnings
 from collections.abc import Sequence
-from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
 
 from jaxmix import arguments
 from jaxmix.data import redundancy
 from jaxmix.data.coding import Features, cell_features, check_varies, exponent, indicators, linear
 from jaxmix.data.columns import Column, label
-from jaxmix.data.design import Design
 from jaxmix.data.roles import CausalData
+from jaxmix.sample.views import Views as Views
+from jaxmix.sample.views import max_rank as max_rank
 from jaxmix.status import InputError
 
 MAX_CELLS = 64
@@ -28,96 +27,6 @@ MAX_OUTCOMES = 6
 
 _LOOK = 20_000  # rows looked at before a column is sorted in full, to tell it is continuous
 _FEW = 1_000  # a column with more distinct values than this among them is continuous
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Views:
-    """The table as arrays: one row of features per view.
-
-    Attributes
-    ----------
-    z, x, y
-        ``(n, d_z)``, ``(n, d_x)``, ``(n, d_y)`` features; each view can express the constant.
-    t
-        ``(n,)`` arm of each row, 0 for the control.
-    design
-        Weights, multiplicities and clusters of the rows; the first two are always there.
-    one_z, one_x, one_y
-        Vectors that give the constant 1 from each view: ``z @ one_z == 1``.
-    value_y
-        ``(d_y,)`` gives the outcome in its own units: ``y @ value_y``.
-    range_y
-        ``(2,)`` smallest and largest outcome.
-    num_arms
-        Number of arms (static).
-    num_shared
-        How many leading features z and x have in common: the constant and the covariates, or 0
-        where both views are one-hot (static).
-    onehot_y
-        Whether the outcome's features are indicators of its values (static).
-    """
-
-    z: Float[Array, "n d_z"]
-    x: Float[Array, "n d_x"]
-    y: Float[Array, "n d_y"]
-    t: Int[Array, " n"]
-    design: Design[Array]
-    one_z: Float[Array, " d_z"]
-    one_x: Float[Array, " d_x"]
-    one_y: Float[Array, " d_y"]
-    value_y: Float[Array, " d_y"]
-    range_y: Float[Array, " 2"]
-    num_arms: int = dataclasses.field(default=2, metadata={"static": True})
-    num_shared: int = dataclasses.field(default=0, metadata={"static": True})
-    onehot_y: bool = dataclasses.field(default=False, metadata={"static": True})
-
-    @property
-    def is_table(self) -> bool:
-        """Whether every view is one-hot, so that the rows are cells of a table."""
-        return self.num_shared == 0 and self.onehot_y
-
-    @property
-    def weight(self) -> Float[Array, " n"]:
-        """``(n,)`` sampling weights, mean 1."""
-        assert self.design.weight is not None
-        return self.design.weight
-
-    @property
-    def multiplicity(self) -> Float[Array, " n"]:
-        """``(n,)`` how many identical rows of the sample each row stands for."""
-        assert self.design.multiplicity is not None
-        return self.design.multiplicity
-
-    @property
-    def cluster(self) -> Int[Array, " n"] | None:
-        """``(n,)`` cluster of each row, or None."""
-        return self.design.cluster
-
-    @property
-    def num_clusters(self) -> int:
-        """Number of clusters; 0 where rows are independent."""
-        return self.design.num_clusters
-
-    @property
-    def repeated(self) -> bool:
-        """Whether some multiplicity differs from 1."""
-        return self.design.repeated
-
-    def redesigned(self, **fields: Array | int) -> Views:
-        """Return the same rows where some fields of the design are others: ``weight=...``."""
-        changed = dataclasses.replace(self.design, **cast(dict[str, Any], fields))
-        return dataclasses.replace(self, design=changed)
-
-    @property
-    def max_rank(self) -> int:
-        """The largest number of classes that the views can tell apart."""
-        return max_rank(self.z.shape[-1], self.x.shape[-1], self.num_shared)
-
-
-def max_rank(d_z: int, d_x: int, num_shared: int) -> int:
-    """Return the largest rank that E[z x] can have, covariates partialled out."""
-    return min(d_z, d_x) - max(num_shared - 1, 0)
 
 
 def encode(data: CausalData, *, reduce: bool = False) -> Views:

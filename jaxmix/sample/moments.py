@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxmix.sample import sums
-from jaxmix.sample.features import Views, max_rank
+from jaxmix.sample.views import Views, max_rank
 from jaxmix.solvers.compiling import compiled
 
 
@@ -130,14 +130,12 @@ def from_rows(views: Views, *, covariance: bool = False) -> Moments:
     >>> [round(float(p), 3) for p in moments.arm_probabilities]
     [0.5, 0.5]
     """
-    a, d_z, d_x, d_y = views.num_arms, views.z.shape[1], views.x.shape[1], views.y.shape[1]
-    mass = views.weight * views.multiplicity
-    total = mass.sum()
-    dtype = jnp.result_type(views.z, views.x, views.y, mass)
+    a, d_z, d_x, d_y = views.sizes
+    total, num_rows = sums.mass(views), sums.num_rows(views)
 
-    def of_chunk(chunk: sums.Chunk) -> list[Array]:
-        z, x, y, t = (chunk.cut(array) for array in (views.z, views.x, views.y, views.t))
-        own, size = chunk.once(mass), chunk.size
+    def of_rows(rows: Views) -> list[Array]:
+        z, x, y, t = rows.z, rows.x, rows.y, rows.t
+        own, size = rows.design.mass, rows.num_rows
         by_arm = own[:, None] * (t[:, None] == jnp.arange(a))
         by_arm_y = (by_arm[:, :, None] * y[:, None, :]).reshape(size, a * d_y)
         zx = (z[:, :, None] * x[:, None, :]).reshape(size, d_z * d_x)
@@ -148,12 +146,12 @@ def from_rows(views: Views, *, covariance: bool = False) -> Moments:
             jnp.matmul(by_arm.T, x**2, precision="highest"),
         ]
         if covariance:
-            arm = (t[:, None] == jnp.arange(a)).astype(dtype)
-            rows = jnp.einsum("na,nm,ny->namy", arm, zx, y).reshape(size, -1)
-            squared = own * chunk.cut(views.weight)
+            arm = (t[:, None] == jnp.arange(a)).astype(jnp.result_type(z, x, y, own))
+            products = jnp.einsum("na,nm,ny->namy", arm, zx, y).reshape(size, -1)
+            squared = own * rows.weight
             found += [
-                jnp.matmul((rows * squared[:, None]).T, rows, precision="highest"),
-                squared @ rows,
+                jnp.matmul((products * squared[:, None]).T, products, precision="highest"),
+                squared @ products,
                 squared.sum(),
             ]
         return found
@@ -161,8 +159,7 @@ def from_rows(views: Views, *, covariance: bool = False) -> Moments:
     numbers = d_z * (d_x + d_z) + a * d_y
     if covariance:
         numbers += 2 * a * d_z * d_x * d_y
-    n = len(views.t)
-    found = sums.total(of_chunk, n, sums.chunk_size(n, numbers))
+    found = sums.total(of_rows, views, numbers)
     tensor = (found[0] / total).reshape(a, d_y, d_z, d_x).transpose(0, 2, 3, 1)
     spread = None
     if covariance:
@@ -170,7 +167,7 @@ def from_rows(views: Views, *, covariance: bool = False) -> Moments:
         second, first, zeroth = found[3:]
         centred = second - jnp.outer(first, flat) - jnp.outer(flat, first)
         centred += zeroth * jnp.outer(flat, flat)
-        spread = centred * views.multiplicity.sum() / total**2
+        spread = centred * num_rows / total**2
     return Moments(
         tensor=tensor,
         gram_z=(found[1] / total).reshape(a, d_z, d_z),
@@ -180,7 +177,7 @@ def from_rows(views: Views, *, covariance: bool = False) -> Moments:
         one_y=views.one_y,
         value_y=views.value_y,
         range_y=views.range_y,
-        num_rows=views.multiplicity.sum(),
+        num_rows=num_rows,
         covariance=spread,
         num_shared=views.num_shared,
         onehot_y=views.onehot_y,

@@ -4,16 +4,37 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jaxmix.data.design import Design
-from jaxmix.sample.features import Views
+from jaxmix.sample import sums
 from jaxmix.sample.moments import Moments, from_rows
 from jaxmix.sample.resamples import resampled, resamplers
 from jaxmix.sample.resamples.resamplers import Resampler
+from jaxmix.sample.views import Views
 from jaxmix.solvers.compiling import compiled
+
+
+class Influential(NamedTuple):
+    """The rows that move an estimate most, the first of them most of all.
+
+    Attributes
+    ----------
+    rows
+        ``(num,)`` places among the distinct rows of the sample.
+    multiplicity
+        ``(num,)`` how many identical rows each stands for.
+    change
+        ``(num,)`` by how much the estimate would move, about, if all of those were left out.
+    """
+
+    rows: Int[Array, " num"]
+    multiplicity: Float[Array, " num"]
+    change: Float[Array, " num"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -38,6 +59,8 @@ class Sample:
     >>> sample = Sample(jm.features.encode(data))
     >>> sample.design.is_random, float(sample.moments.num_rows)
     (True, 16.0)
+    >>> sample.shape, sample.is_table, sample.max_rank
+    ((2, 2, 2, 3), True, 2)
     """
 
     views: Views
@@ -46,6 +69,60 @@ class Sample:
     def design(self) -> Design[Array]:
         """How the rows were sampled."""
         return self.views.design
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Arms, and features of z, x and the outcome; known before any row is summed."""
+        return self.views.sizes
+
+    @property
+    def is_table(self) -> bool:
+        """Whether every view is one-hot, so that the rows are cells of a table."""
+        return self.views.is_table
+
+    @property
+    def num_shared(self) -> int:
+        """How many leading features z and x have in common."""
+        return self.views.num_shared
+
+    @property
+    def max_rank(self) -> int:
+        """The largest number of classes that the views can tell apart."""
+        return self.views.max_rank
+
+    @property
+    def range_y(self) -> Float[Array, " 2"]:
+        """The smallest and the largest outcome."""
+        return self.views.range_y
+
+    @property
+    def value_y(self) -> Float[Array, " d_y"]:
+        """What gives the outcome, in its own units, from its features."""
+        return self.views.value_y
+
+    @property
+    def num_distinct(self) -> int:
+        """How many rows are held, identical ones perhaps as one."""
+        return self.views.num_rows
+
+    @functools.cached_property
+    def num_rows(self) -> float:
+        """Rows of the sample, identical ones counted one by one."""
+        return float(sums.num_rows(self.views))
+
+    def strata(self, name: str | None) -> Int[Array, " n"] | None:
+        """Return the labels of rows by which a sample may be stratified.
+
+        Parameters
+        ----------
+        name
+            ``"arm"``, or None for no strata.
+        """
+        if name is None:
+            return None
+        if name != "arm":
+            raise ValueError(f"strata is {name!r}: rows have the strata 'arm'")
+        return self.views.t
 
     @functools.cached_property
     def moments(self) -> Moments:
@@ -127,6 +204,28 @@ class Sample:
             Derivatives of the numbers with respect to the moments, as in `spread`.
         """
         return _influence(self.views, slopes, self.moments)
+
+    def most_influential(self, slopes: Moments, num: int) -> Influential:
+        """Return the rows without which a number would be the most different.
+
+        Parameters
+        ----------
+        slopes
+            The derivative of the number with respect to the moments, with a leading axis of 1.
+        num
+            How many rows, at most `num_distinct`.
+        """
+        return largest_changes(self.influence(slopes)[0], self.views.multiplicity, num)
+
+
+@compiled("num")
+def largest_changes(
+    slopes: Float[Array, " n"], multiplicity: Float[Array, " n"], num: int
+) -> Influential:
+    """Return what `Sample.most_influential` does, where the influence of each row is known."""
+    change = -multiplicity * slopes
+    rows = jax.lax.top_k(jnp.abs(change), num)[1]
+    return Influential(rows, multiplicity[rows], change[rows])
 
 
 @compiled()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import NamedTuple
 
 import jax
@@ -10,9 +9,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxmix.sample import sums
-from jaxmix.sample.features import Views
 from jaxmix.sample.moments import from_rows
 from jaxmix.sample.sample import Sample
+from jaxmix.sample.views import Views
 from jaxmix.solvers.compiling import compiled
 
 
@@ -105,49 +104,63 @@ def residual_moments(
 
 @compiled()
 def _gram_x(views: Views) -> Float[Array, "a d_x d_x"]:
-    return from_rows(dataclasses.replace(views, z=views.x, x=views.z)).gram_z
+    _, d_z, d_x, d_y = views.sizes
+
+    def of_rows(rows: Views) -> Float[Array, "a m"]:
+        by_arm = rows.design.mass[:, None] * (rows.t[:, None] == jnp.arange(rows.num_arms))
+        xx = (rows.x[:, :, None] * rows.x[:, None, :]).reshape(rows.num_rows, -1)
+        return jnp.matmul(by_arm.T, xx, precision="highest")
+
+    found = sums.total(of_rows, views, d_x * (d_x + d_z) + views.num_arms * d_y)
+    return (found / sums.mass(views)).reshape(-1, d_x, d_x)
 
 
 @compiled()
 def _product_covariance(
     views: Views, arm_probabilities: Float[Array, " a"], to_z: Array, to_x: Array
 ) -> Float[Array, "m m"]:
-    n, a = len(views.t), views.num_arms
-    num = to_z.shape[2] * to_x.shape[2]
-    size = sums.chunk_size(n, a * num)
+    a, num = views.num_arms, to_z.shape[2] * to_x.shape[2]
 
-    def of_chunk(chunk: sums.Chunk) -> Float[Array, "l m"]:
-        t = chunk.cut(views.t)
+    def of_rows(rows: Views) -> Float[Array, "l m"]:
+        t, size = rows.t, rows.num_rows
         z, x = (
-            jnp.einsum("nd,ndp->np", chunk.cut(view), to[t], precision="highest")
-            for view, to in ((views.z, to_z), (views.x, to_x))
+            jnp.einsum("nd,ndp->np", view, to[t], precision="highest")
+            for view, to in ((rows.z, to_z), (rows.x, to_x))
         )
-        weight = chunk.cut(views.weight) / arm_probabilities[t]
+        weight = rows.weight / arm_probabilities[t]
         by_arm = weight[:, None] * (t[:, None] == jnp.arange(a))
         products = (z[:, :, None] * x[:, None, :]).reshape(size, num)
         added = (by_arm[:, :, None] * products[:, None, :]).reshape(size, a * num)
-        counted = chunk.once(views.multiplicity)[:, None] * added
-        if views.cluster is None:
+        counted = rows.multiplicity[:, None] * added
+        if rows.cluster is None:
             return jnp.matmul(counted.T, added, precision="highest")
-        own = chunk.cut(views.cluster)
-        return jax.ops.segment_sum(counted, own, num_segments=views.num_clusters)
+        return jax.ops.segment_sum(counted, rows.cluster, num_segments=rows.num_clusters)
 
-    total = sums.total(of_chunk, n, size)
+    total = sums.total(of_rows, views, a * num)
     if views.cluster is not None:
         total = jnp.matmul(total.T, total, precision="highest")
-    return total * views.multiplicity.sum() / (views.weight * views.multiplicity).sum() ** 2
+    return total * sums.num_rows(views) / sums.mass(views) ** 2
 
 
 @compiled()
 def _residual_moments(
     views: Views, alpha: Float[Array, "a d_x"], value_y: Float[Array, " d_y"]
 ) -> ResidualMoments:
-    y = views.y @ value_y
-    residual = y - jnp.sum(views.x * alpha[views.t], axis=1)
+    def squares(rows: Views) -> Float[Array, " c"]:
+        residual = rows.y @ value_y - jnp.sum(rows.x * alpha[rows.t], axis=1)
+        return (rows.weight * residual) ** 2
+
+    def outcome(rows: Views) -> Float[Array, ""]:
+        return jnp.sum(rows.y @ value_y * rows.design.mass)
+
+    def spread_of(rows: Views) -> Float[Array, ""]:
+        return jnp.sum((rows.weight * (rows.y @ value_y - centre)) ** 2 * rows.multiplicity)
+
+    numbers = views.sizes[2] + views.sizes[3]
     # The gram matrix of z under the weight (w e)^2 is what the moments already compute.
-    squared = (views.weight * residual) ** 2
-    spread = from_rows(views.redesigned(weight=squared)).gram_z
-    mass = views.weight * views.multiplicity
-    n, left = views.multiplicity.sum(), jnp.sum(squared * views.multiplicity)
-    total = jnp.sum((views.weight * (y - jnp.average(y, weights=mass))) ** 2 * views.multiplicity)
-    return ResidualMoments(spread * left * n / mass.sum() ** 2, left / total)
+    weighted = views.redesigned(weight=sums.each(squares, views, numbers))
+    spread, left = from_rows(weighted).gram_z, sums.mass(weighted)
+    mass = sums.mass(views)
+    centre = sums.total(outcome, views, numbers) / mass
+    total = sums.total(spread_of, views, numbers)
+    return ResidualMoments(spread * left * sums.num_rows(views) / mass**2, left / total)

@@ -80,6 +80,36 @@ def test_errors_and_influence_are_those_of_rows(sample):
         np.testing.assert_allclose(errors[name], np.sqrt((rows**2).sum(-1)), rtol=1e-8)
 
 
+def test_a_sample_says_what_its_rows_are(sample):
+    views = sample.views
+    assert sample.shape == (2, 3, 3, 2)
+    assert (sample.num_shared, sample.max_rank, sample.is_table) == (1, 3, False)
+    assert (sample.num_distinct, sample.num_rows) == (300, 300.0)
+    np.testing.assert_array_equal(sample.range_y, views.range_y)
+    np.testing.assert_array_equal(sample.value_y, views.value_y)
+    assert sample.strata(None) is None
+    np.testing.assert_array_equal(sample.strata("arm"), views.t)
+    with pytest.raises(ValueError, match="'school'"):
+        sample.strata("school")
+
+
+def test_identical_rows_are_counted_one_by_one():
+    frame = {name: np.arange(160) // 2**i % 2 for i, name in enumerate(["t", "y", "z", "x"])}
+    data = jm.CausalData.from_frame(frame, treatment="t", outcome="y", z=["z"], x=["x"])
+    sample = Sample(jm.features.encode(data, reduce=True))
+    assert (sample.num_distinct, sample.num_rows, sample.is_table) == (16, 160.0, True)
+
+
+def test_the_most_influential_rows_are_those_of_largest_change(sample):
+    linear = Linearized(Partial(numbers), sample)
+    change = -np.asarray(sample.views.multiplicity * linear.influence("effect"))
+    found = linear.most_influential("effect", 4)
+    order = np.argsort(-np.abs(change))[:4]
+    assert found.rows.tolist() == order.tolist()
+    np.testing.assert_array_equal(found.change, change[order])
+    np.testing.assert_array_equal(found.multiplicity, sample.views.multiplicity[order])
+
+
 def test_another_number_of_rows_is_no_other_estimator():
     """Only sums over rows, and coding, are compiled anew where a table has more rows."""
     jax.clear_caches()

@@ -19,6 +19,7 @@ from jaxmix.estimators.baselines.parafac import law_of_means
 from jaxmix.estimators.bridge import target_x
 from jaxmix.estimators.synthetic import moment_sequence, outcome_scale, standard_zxy
 from jaxmix.model.law import EffectLaw, range_status
+from jaxmix.sample import sums
 from jaxmix.sample.features import Views
 from jaxmix.sample.moments import Moments
 from jaxmix.solvers.compiling import compiled
@@ -139,11 +140,10 @@ def regression_adjustment(views_or_moments: Views | Moments, *, arm: int = 1) ->
         if isinstance(views_or_moments, Moments):
             gram, target, mean = _normal_equations(views_or_moments, t)
         else:
-            views = views_or_moments
-            w, mass = _design(views), views.weight * views.multiplicity
-            weighted = w * (mass * (views.t == t))[:, None]
+            w, arms, y, mass = _held(views_or_moments)
+            weighted = w * (mass * (arms == t))[:, None]
             gram = jnp.matmul(weighted.T, w, precision="highest") / mass.sum()
-            target = weighted.T @ (views.y @ views.value_y) / mass.sum()
+            target = weighted.T @ y / mass.sum()
             mean = mass @ w / mass.sum()
         values, vectors = jnp.linalg.eigh(gram)
         eps = jnp.finfo(gram.dtype).eps
@@ -156,9 +156,9 @@ def regression_adjustment(views_or_moments: Views | Moments, *, arm: int = 1) ->
     return means[1] - means[0]
 
 
-def _design(views: Views) -> Float[Array, "n d"]:
-    """Return the features of both proxies; the first of x, or what is shared, is spanned by z."""
-    return jnp.concatenate([views.z, views.x[:, max(views.num_shared, 1) :]], axis=1)
+def _held(views: Views) -> sums.Held:
+    """Return the rows; the first feature of x, or what is shared, is spanned by z and left out."""
+    return sums.held(views, max(views.num_shared, 1))
 
 
 def _normal_equations(moments: Moments, t: int) -> tuple[Array, Array, Array]:
@@ -217,9 +217,9 @@ def inverse_probability_weighting(
     >>> bool(inverse_probability_weighting(views) > 0.3)  # truth: 0.25
     True
     """
-    w, mass = _design(views), views.weight * views.multiplicity
+    w, arms, y, mass = _held(views)
     a, d = views.num_arms, w.shape[1]
-    observed = views.t[:, None] == jnp.arange(a)
+    observed = arms[:, None] == jnp.arange(a)
     eps = jnp.finfo(w.dtype).eps
 
     def log_propensity(beta: Array) -> Array:
@@ -251,7 +251,6 @@ def inverse_probability_weighting(
     # Where arms can be told apart the likelihood has no maximum: probabilities run into 0 and 1.
     least = jnp.min(jnp.where(mass > 0, propensity[:, jnp.array([0, arm])].min(1), 1.0))
     defined = (found.status == Status.SUCCESS) & (least > jnp.sqrt(eps))
-    y = views.y @ views.value_y
     means = []
     for t in (0, arm):
         weight = jnp.where(observed[:, t], mass / propensity[:, t], 0.0)
@@ -315,8 +314,7 @@ def cluster_then_adjust(
     >>> [round(float(e), 1) for e in law.effects]  # truth: -0.75, 0.75
     [-0.3, 0.3]
     """
-    w = jnp.concatenate([views.z, views.x[:, views.num_shared :]], axis=1)
-    mass = views.weight * views.multiplicity
+    w, arms, y, mass = sums.held(views, views.num_shared)
     squares = jnp.sum(w * w, axis=1)
 
     def distances(centres: Array) -> Array:
@@ -336,9 +334,9 @@ def cluster_then_adjust(
     def lloyd(index: Array) -> tuple[_Clusters, Array]:
         def body(state: _Clusters) -> _Clusters:
             sizes = jax.ops.segment_sum(mass, state.labels, k)
-            sums = jax.ops.segment_sum(mass[:, None] * w, state.labels, k)
+            added = jax.ops.segment_sum(mass[:, None] * w, state.labels, k)
             held = sizes[:, None] > 0  # an empty cluster keeps its centre
-            centres = jnp.where(held, sums / jnp.where(held, sizes[:, None], 1.0), state.centres)
+            centres = jnp.where(held, added / jnp.where(held, sizes[:, None], 1.0), state.centres)
             labels = jnp.argmin(distances(centres), axis=1)
             changed = jnp.any((labels != state.labels) & (mass > 0))
             return _Clusters(centres, labels, state.steps + 1, changed)
@@ -364,10 +362,9 @@ def cluster_then_adjust(
         compete, lloyd(jnp.int32(0)), jnp.arange(1, num_starts, dtype=jnp.int32)
     )
     a = views.num_arms
-    cell = clusters.labels * a + views.t
+    cell = clusters.labels * a + arms
     sizes = jax.ops.segment_sum(mass, cell, k * a).reshape(k, a)
-    sums = jax.ops.segment_sum(mass * (views.y @ views.value_y), cell, k * a).reshape(k, a)
-    means = sums / sizes
+    means = jax.ops.segment_sum(mass * y, cell, k * a).reshape(k, a) / sizes
     return law_of_means(
         sizes.sum(1) / mass.sum(),
         means[:, arm] - means[:, 0],

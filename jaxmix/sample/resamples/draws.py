@@ -34,8 +34,8 @@ from jax.extend.random import threefry_2x32
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
-from jaxmix.sample.features import Views
 from jaxmix.sample.resamples.units import BLOCK, Units, rows_of, units_of
+from jaxmix.sample.views import Views
 from jaxmix.solvers.sampling import multinomial
 
 DRAWS = 2

@@ -9,9 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxmix.sample.features import Views
 from jaxmix.sample.moments import Moments
-from jaxmix.sample.sums import Chunk
+from jaxmix.sample.views import Views
 
 
 class Parts(NamedTuple):
@@ -40,20 +39,20 @@ class Parts(NamedTuple):
 
 def number(views: Views) -> int:
     """Return how many products a row has."""
-    d_z, d_x, d_y = views.z.shape[1], views.x.shape[1], views.y.shape[1]
-    return views.num_arms * (d_z * d_x * d_y + d_z * (d_z + 1) // 2 + d_x)
+    a, d_z, d_x, d_y = views.sizes
+    return a * (d_z * d_x * d_y + d_z * (d_z + 1) // 2 + d_x)
 
 
-def of_rows(views: Views, chunk: Chunk) -> Float[Array, "c q"]:
-    """Return the products of each row of a chunk, weights aside.
+def of_rows(rows: Views) -> Float[Array, "c q"]:
+    """Return the products of each of some rows, weights aside.
 
     By arm, which is 0 for all but the row's own: ``z x y``, ``z z'`` (each pair once), ``x^2``.
     """
-    z, x, y, t = (chunk.cut(array) for array in (views.z, views.x, views.y, views.t))
+    z, x, y, t = rows.z, rows.x, rows.y, rows.t
     c, upper = len(t), np.triu_indices(z.shape[1])
     zxy = (z[:, :, None, None] * x[:, None, :, None] * y[:, None, None, :]).reshape(c, -1)
     own = jnp.concatenate([zxy, z[:, upper[0]] * z[:, upper[1]], x**2], axis=1)
-    arms = t[:, None] == jnp.arange(views.num_arms)
+    arms = t[:, None] == jnp.arange(rows.num_arms)
     sizes = np.cumsum([zxy.shape[1], len(upper[0])])
     parts = jnp.split(jnp.where(arms[:, :, None], own[:, None, :], 0), sizes, axis=2)
     return jnp.concatenate([part.reshape(c, -1) for part in parts], axis=1)
@@ -78,7 +77,7 @@ def of_slope(slope: Moments) -> Float[Array, " q"]:
 
 def as_parts(means: Float[Array, "*r q"], num_rows: Float[Array, "*r"], views: Views) -> Parts:
     """Return what means of products are of moments."""
-    a, d_z, d_x, d_y = views.num_arms, views.z.shape[1], views.x.shape[1], views.y.shape[1]
+    a, d_z, d_x, d_y = views.sizes
     places = np.zeros((d_z, d_z), int)
     upper = np.triu_indices(d_z)
     places[upper] = places.T[upper] = np.arange(len(upper[0]))

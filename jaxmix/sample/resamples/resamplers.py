@@ -11,14 +11,14 @@ from typing import Self
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from jaxmix.sample import sums
-from jaxmix.sample.features import Views
 from jaxmix.sample.moments import Moments, from_counts
 from jaxmix.sample.resamples import draws, products
 from jaxmix.sample.resamples.products import Parts
 from jaxmix.sample.resamples.units import BLOCK, Units, rows_of, units_of
+from jaxmix.sample.views import Views
 from jaxmix.solvers.lanes import by_chunks
 from jaxmix.solvers.linalg import power_of_two
 
@@ -181,7 +181,7 @@ class Rows(Resampler):
     @property
     def num_rows(self) -> int:
         """How many rows are held."""
-        return len(self.views.t)
+        return self.views.num_rows
 
     @property
     def repeated(self) -> bool:
@@ -197,58 +197,44 @@ class Rows(Resampler):
     def at(self, times: Float[Array, "r u"]) -> Parts:
         """Return what moments differ in, where each unit occurs as often as is said."""
         views, units = self.views, self.units
+        if units.of_row is None:
+            return self._means(self._summed(_once(views), lambda own: own, times))
 
-        def weights(chunk: sums.Chunk) -> Float[Array, "r c"]:
-            if units.of_row is None:
-                return chunk.cut(times, axis=1)
-            return times[:, chunk.cut(units.of_row)] * chunk.cut(views.multiplicity)
+        def weights(unit: Int[Array, " c"], multiplicity: Float[Array, " c"]) -> Array:
+            return times[:, unit] * multiplicity
 
-        return self._means(self._summed(views, jnp.ones_like(views.weight), weights))
+        found = self._summed(_once(views), weights, units.of_row, views.multiplicity)
+        return self._means(found)
 
     def _means(self, found: Float[Array, "r q"]) -> Parts:
         return products.as_parts(found[:, :-2] / found[:, -2:-1], found[:, -1], self.views)
 
     def _by_block(self, keys: Array, kind: str) -> Float[Array, "r q"]:
         """Return weighted sums of products; blocks of rows are drawn when they are read."""
-        views, n, dtype = self.views, self.num_rows, self.units.times.dtype
+        n, dtype = self.num_rows, self.units.times.dtype
         size = min(n, BLOCK * max(1, _WEIGHTS // (BLOCK * len(keys))))
         totals = draws.totals_of_blocks(keys, n, dtype) if kind == "multinomial" else None
-        every = jnp.ones_like(views.weight)
 
-        def of_blocks(chunk: sums.Chunk) -> Float[Array, "r q"]:
-            first = chunk.fresh // BLOCK
-            drawn = draws.draw_blocks(keys, first, size, kind, dtype, num_units=n, totals=totals)
+        def of_blocks(rows: Views, first: Int[Array, ""]) -> Float[Array, "r q"]:
+            block = first // BLOCK
+            drawn = draws.draw_blocks(keys, block, size, kind, dtype, num_units=n, totals=totals)
+            return self._summed(rows, lambda own: own, drawn)
 
-            def cut(array: Array) -> Array:
-                # Weights begin with the block: in the last chunk, behind rows that were counted.
-                own = chunk.cut(array)
-                return own if size == n else jnp.roll(own, chunk.start - chunk.fresh, axis=0)
-
-            rows = dataclasses.replace(
-                views.redesigned(weight=cut(views.weight)), z=cut(views.z), x=cut(views.x),
-                y=cut(views.y), t=cut(views.t),
-            )  # fmt: skip
-            one = chunk.once(every)
-            one = one if size == n else jnp.roll(one, chunk.start - chunk.fresh)
-            return self._summed(rows, one, lambda inner: inner.cut(drawn, axis=1))
-
-        return sums.total(of_blocks, n, size)
+        return sums.total_in_order(of_blocks, _once(self.views), size)
 
     def _summed(
-        self, views: Views, one: Float[Array, " c"],
-        weights: Callable[[sums.Chunk], Float[Array, "r c"]],
-    ) -> Float[Array, "r q"]:  # fmt: skip
+        self, views: Views, weights: Callable[..., Float[Array, "r c"]], *beside: Array
+    ) -> Float[Array, "r q"]:
         """Return weighted sums of the rows' products, of their weights and of 1."""
 
-        def of_chunk(chunk: sums.Chunk) -> Float[Array, "r q"]:
-            single = chunk.once(one)
-            weight = single * chunk.cut(views.weight)
-            rows = products.of_rows(views, chunk) * weight[:, None]
-            rows = jnp.concatenate([rows, weight[:, None], single[:, None]], axis=1)
-            return jnp.matmul(weights(chunk), rows, precision="highest")
+        def of_rows(rows: Views, *own: Array) -> Float[Array, "r q"]:
+            single = rows.multiplicity
+            weight = single * rows.weight
+            found = products.of_rows(rows) * weight[:, None]
+            found = jnp.concatenate([found, weight[:, None], single[:, None]], axis=1)
+            return jnp.matmul(weights(*own), found, precision="highest")
 
-        n = len(one)
-        return sums.total(of_chunk, n, sums.chunk_size(n, self.num_numbers))
+        return sums.total(of_rows, views, self.num_numbers, *beside)
 
     def like(self, parts: Parts) -> Moments:
         """Return moments with such parts."""
@@ -268,26 +254,24 @@ class Rows(Resampler):
         self, slope: Moments, moments: Moments, times: Float[Array, " u"]
     ) -> Float[Array, " u"]:
         """Return the derivative of a number in how often each unit occurs."""
-        views, n = self.views, self.num_rows
+        views, of_row = self.views, self.units.of_row
         multiplicity = rows_of(times, self.units, views.multiplicity)
         flat = products.of_slope(slope)
         mean = jnp.dot(flat, products.of_moments(moments), precision="highest")
-        scale = 1 / jnp.sum(views.weight * multiplicity)
+        scale = 1 / sums.mass(views.redesigned(multiplicity=multiplicity))
 
-        def of_rows(chunk: sums.Chunk) -> Float[Array, " c"]:
-            rows = jnp.matmul(products.of_rows(views, chunk), flat, precision="highest")
-            return (rows - mean) * (chunk.cut(views.weight) * scale) + slope.num_rows
+        def of_rows(rows: Views) -> Float[Array, " c"]:
+            found = jnp.matmul(products.of_rows(rows), flat, precision="highest")
+            return (found - mean) * (rows.weight * scale) + slope.num_rows
 
-        size = sums.chunk_size(n, self.num_numbers)
-        of_row = self.units.of_row
         if of_row is None:
-            return sums.each(of_rows, n, size)
+            return sums.each(of_rows, views, self.num_numbers)
 
-        def of_units(chunk: sums.Chunk) -> Float[Array, " u"]:
-            rows = of_rows(chunk) * chunk.once(views.multiplicity)
-            return jax.ops.segment_sum(rows, chunk.cut(of_row), num_segments=self.num_units)
+        def of_units(rows: Views, own: Int[Array, " c"]) -> Float[Array, " u"]:
+            counted = of_rows(rows) * rows.multiplicity
+            return jax.ops.segment_sum(counted, own, num_segments=self.num_units)
 
-        return sums.total(of_units, n, size)
+        return sums.total(of_units, views, self.num_numbers, of_row)
 
 
 @jax.tree_util.register_dataclass
@@ -395,3 +379,8 @@ def resampler(
 def single(views: Views) -> Rows:
     """Return rows as units, clusters or not."""
     return Rows(views, Units(views.multiplicity, repeated=views.repeated))
+
+
+def _once(views: Views) -> Views:
+    """Return the same rows, each of them there once."""
+    return views.redesigned(multiplicity=jnp.ones_like(views.weight))
