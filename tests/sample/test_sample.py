@@ -101,6 +101,8 @@ def test_identical_rows_are_counted_one_by_one():
 
 
 def test_the_most_influential_rows_are_those_of_largest_change(sample):
+    times = jnp.asarray(np.random.default_rng(1).integers(1, 4, 300), float)
+    sample = Sample(sample.views.redesigned(multiplicity=times))
     linear = Linearized(Partial(numbers), sample)
     change = -np.asarray(sample.views.multiplicity * linear.influence("effect"))
     found = linear.most_influential("effect", 4)
