@@ -11,7 +11,7 @@ import numpy as np
 from jaxmix.data.roles import CausalData, Roles
 from jaxmix.fitting.run import fit
 from jaxmix.report.tables import number
-from jaxmix.results.estimates import Estimate
+from jaxmix.results.estimates import CLASSES, Estimate
 from jaxmix.results.result import Result
 from jaxmix.status import InputError
 
@@ -100,7 +100,7 @@ def lalonde(
     headline = fitted(CausalData.from_frame(data.columns, **with_covariates), level=4)
     plain = CausalData.from_frame(data.columns, **roles)
     classes = fitted(plain, level=3, num_classes=_CLASSES)
-    return dataclasses.replace(headline, conditional=classes)
+    return dataclasses.replace(headline, beside={CLASSES: classes})
 
 
 def lalonde_words(result: Result, trial: Estimate) -> str:

@@ -148,6 +148,19 @@ class Estimator(abc.ABC):
         assert found.numbers.effect is not None
         return found.numbers.effect
 
+    def loss_of(self, is_table: bool) -> str | None:
+        """Return by which loss moments are fitted: ``"kl"`` or ``"gmm"``; None for closed forms.
+
+        ``"kl"`` is maximum likelihood, of tables; ``"gmm"`` weighs moments by their covariance.
+
+        Parameters
+        ----------
+        is_table
+            Whether the moments are the probabilities of the cells of a table.
+        """
+        del is_table
+        return None
+
     def at_optimum(self) -> Self:
         """Return the same for derivatives at an estimate that was found, given as `near`.
 
@@ -192,6 +205,9 @@ class LevelEstimator(Protocol):
         self, moments: Moments, *, key: Array | None = None, near: Optimum | None = None
     ) -> Fitted:
         """Estimate from moments; see `Estimator`."""
+
+    def loss_of(self, is_table: bool) -> str | None:
+        """Return by which loss moments are fitted; see `Estimator`."""
 
     def at_optimum(self) -> LevelEstimator:
         """Return the same for derivatives at an estimate; see `Estimator`."""

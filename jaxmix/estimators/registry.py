@@ -140,9 +140,9 @@ class Factorization(Estimator):
         """Return the same for derivatives at an optimum that was found."""
         return dataclasses.replace(self, searching=False)
 
-    def loss_of(self, moments: Moments) -> str:
-        """Return the loss that these moments are fitted by."""
-        return self.loss or ("kl" if moments.is_table else "gmm")
+    def loss_of(self, is_table: bool) -> str:
+        """Return the loss that is asked for, or maximum likelihood where there is a table."""
+        return self.loss or ("kl" if is_table else "gmm")
 
     def __call__(
         self, moments: Moments, *, key: Array | None = None, near: Optimum | None = None
@@ -152,7 +152,7 @@ class Factorization(Estimator):
         if self.searching:
             start, weight = (None, None) if near is None else (near.start, near.weight)
             found = factorization.solve(
-                moments, k, key=_key(key), level=self.level, loss=self.loss_of(moments),
+                moments, k, key=_key(key), level=self.level, loss=self.loss_of(moments.is_table),
                 num_starts=self.num_starts, max_steps=self.max_steps, start=start, weight=weight,
                 thorough=self.thorough,
             )  # fmt: skip

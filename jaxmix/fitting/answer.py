@@ -9,14 +9,16 @@ import numpy as np
 from jaxtyping import Array
 
 from jaxmix.data.roles import CausalData
-from jaxmix.estimators.base import Fitted, LevelEstimator, Numbers
+from jaxmix.estimators.base import Numbers
 from jaxmix.fitting.options import Options
 from jaxmix.fitting.uncertainty import Uncertainty
 from jaxmix.inference.bands import LawBands
+from jaxmix.inference.estimation import Estimation
 from jaxmix.model.law import EffectLaw, Mixture
 from jaxmix.results.estimates import Classes, Diagnostics, Estimate, PerClass
 from jaxmix.results.result import Result
-from jaxmix.sample.features import Views, cell_names, distinct
+from jaxmix.sample.features import cell_names, distinct
+from jaxmix.sample.moments import Moments
 from jaxmix.status import Status
 
 
@@ -40,11 +42,9 @@ class _Labelled:
 
 
 def answer(
-    estimator: LevelEstimator,
+    estimation: Estimation,
     data: CausalData,
-    views: Views,
     options: Options,
-    point: Fitted,
     spread: Uncertainty,
     diagnostics: Diagnostics,
     status: Status,
@@ -54,13 +54,14 @@ def answer(
 
     Parameters
     ----------
-    estimator, data, views, options
-        What was estimated, from which table, its rows as features, and what was asked.
-    point, spread, diagnostics
-        The estimate, its uncertainty, and how far it can be trusted.
+    estimation, data, options
+        The estimate, the table that it is of, and what was asked.
+    spread, diagnostics
+        Its uncertainty, and how far it can be trusted.
     status, warnings
         What became of the estimate, and what to know.
     """
+    estimator, point = estimation.estimator, estimation.point
     labelled = _Labelled(point.numbers, spread.errors, spread.bounds)
     result = Result(
         treatment=data.treatment,
@@ -84,7 +85,7 @@ def answer(
         ate=labelled("effect"),
         potential_means={arm: labelled("means", i) for i, arm in enumerate(data.arms)},
         diagnostics=diagnostics,
-        classes=_classes(data, views, point.mixture),
+        classes=_classes(data, estimation.sample.moments, point.mixture),
     )
     if estimator.level == 4:
         return result
@@ -121,11 +122,11 @@ def _bands(bounds: Numbers[np.ndarray]) -> LawBands | None:
     return LawBands(effects, cumulative)
 
 
-def _classes(data: CausalData, views: Views, mixture: Mixture | None) -> Classes | None:
+def _classes(data: CausalData, moments: Moments, mixture: Mixture | None) -> Classes | None:
     """Return the classes with the names of their cells, where every view is one-hot."""
-    if mixture is None or not views.is_table:
+    if mixture is None or not moments.is_table:
         return None
-    data = distinct(data) if views.repeated else data
+    data = distinct(data)
     return Classes(
         mixture=mixture,
         treatment=data.treatment,
@@ -135,5 +136,5 @@ def _classes(data: CausalData, views: Views, mixture: Mixture | None) -> Classes
         arms=data.arms,
         z_cells=cell_names(data.z),
         x_cells=cell_names(data.x),
-        outcome_values=np.asarray(views.value_y),
+        outcome_values=np.asarray(moments.value_y),
     )

@@ -13,14 +13,13 @@ import math
 import numpy as np
 from jaxtyping import Array
 
-from jaxmix.estimators.base import Fitted, LevelEstimator, Numbers
-from jaxmix.fitting.uncertainty import Uncertainty, has_likelihood
+from jaxmix.estimators.base import Fitted, Numbers
+from jaxmix.fitting.uncertainty import Uncertainty
+from jaxmix.inference.estimation import Estimation
 from jaxmix.model.law import Mixture
-from jaxmix.model.optimum import table_of
 from jaxmix.results.estimates import Estimate
 from jaxmix.results.later import Later
 from jaxmix.results.result import Result
-from jaxmix.sample.sample import Sample
 from jaxmix.status import Status
 
 MIN_RESAMPLES = 200
@@ -37,28 +36,20 @@ _NAMES = {
 _DIGITS = 1e-6  # relative disagreement that rounding and tolerances explain
 
 
-def examined(
-    result: Result,
-    estimator: LevelEstimator,
-    sample: Sample,
-    point: Fitted,
-    spread: Uncertainty,
-) -> Result:
+def examined(result: Result, estimation: Estimation, spread: Uncertainty) -> Result:
     """Return a result with what it contradicts said, and without the numbers where it does.
 
     Parameters
     ----------
     result
         What would be shown.
-    estimator, sample, point, spread
-        What was estimated, from which sample, the estimate, and its uncertainty.
+    estimation, spread
+        The estimate, and its uncertainty.
     """
     if not result.status.usable:
         return result
-    cells = None
-    if has_likelihood(estimator, sample.views):
-        cells = np.asarray(table_of(sample.moments, 3).counts)
-    found = of_point(point, np.asarray(sample.moments.range_y), cells)
+    point = estimation.point
+    found = of_point(point, np.asarray(estimation.sample.moments.range_y), estimation.counts)
     others, notes = of_intervals(
         point.numbers, spread.bounds, spread.kinds, spread.extremes, spread.num_usable
     )

@@ -10,6 +10,7 @@ from jaxmix.estimators.base import LevelEstimator
 from jaxmix.estimators.registry import Bridge, Factorization, Spectral, Synthetic, names_at
 from jaxmix.fitting.options import AUTO, MIN_RESAMPLES, Options
 from jaxmix.hierarchy import Verdict, identify
+from jaxmix.inference.estimation import against_covariates
 from jaxmix.status import InputError
 
 _FROM_RESAMPLES = ("basic", "studentized", "bca")
@@ -114,16 +115,14 @@ def plan(data: CausalData, asked: Options) -> Plan:
         raise InputError(
             f"level {stated} needs a number of classes: give num_classes (--classes), or 'auto'"
         )
-    if wants_classes and data.covariates:
-        names = ", ".join(repr(column.name) for column in data.covariates)
-        raise InputError(
-            f"covariates ({names}) belong to level 4 for now, and a number of classes asks for "
-            f"level {2 if level == 2 else 3} too; leave one of them out, or use level 4"
-        )
+    class_level = (2 if level == 2 else 3) if wants_classes else None
+    covariates = [column.name for column in data.covariates]
+    if reason := against_covariates(covariates, class_level or 4):
+        raise InputError(reason)
     stands_alone = level in (2, 3)
     return Plan(
         int(level) if stands_alone else 4,
-        (2 if level == 2 else 3) if wants_classes else None,
+        class_level,
         "factorization" if method == AUTO else method,
         asked.bridge,
         asked.estimand,

@@ -5,33 +5,28 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
-import jax
-import numpy as np
-from jaxtyping import Array
-
 from jaxmix import arguments
 from jaxmix.data.roles import CausalData
 from jaxmix.estimators.base import LevelEstimator
-from jaxmix.estimators.compared import Compared
-from jaxmix.estimators.registry import Factorization, Spectral, Synthetic
+from jaxmix.estimators.registry import Factorization
 from jaxmix.fitting.answer import answer
 from jaxmix.fitting.consistency import examined
-from jaxmix.fitting.diagnose import warnings_of
+from jaxmix.fitting.diagnose import diagnose, warnings_of
 from jaxmix.fitting.options import AUTO, Options
 from jaxmix.fitting.plan import declare, of_classes, plan
-from jaxmix.fitting.stages import Errors, Judgement, Point, checks_of
-from jaxmix.fitting.uncertainty import linearized
+from jaxmix.fitting.stages import checks_of
+from jaxmix.fitting.uncertainty import uncertainty
 from jaxmix.fitting.units import of_order_one
 from jaxmix.hierarchy import Verdict
 from jaxmix.inference import selection
+from jaxmix.inference.estimation import estimation_of, refuse
 from jaxmix.inference.selection import Selection
-from jaxmix.inference.specification.data import MAX_MOMENTS
+from jaxmix.results.estimates import CLASSES
 from jaxmix.results.result import Result
 from jaxmix.sample import features
-from jaxmix.sample.features import Views
 from jaxmix.sample.sample import Sample
 from jaxmix.solvers.compiling import one_table
-from jaxmix.status import InputError, Status
+from jaxmix.status import Status
 
 _REFINED = (Status.COMPLEX_SPECTRUM, Status.INDEFINITE_MOMENTS, Status.OUT_OF_RANGE)
 
@@ -157,28 +152,14 @@ def fit(
     assert not isinstance(k, str)
     headline, beside = planned.estimators(k)
     with one_table():
-        views = _encoded(data, headline, beside)
+        views = features.encode(data, reduce=True)
+        features.refuse_copies(data, views)
         run = _Run(data, Sample(views), options)
+        for estimator in (headline, beside):  # before any work
+            if estimator is not None:
+                refuse(estimator, run.sample)
         result = _noted(run.refined(headline), data, chosen, verdict)
         return result if beside is None else _with_classes(result, run.refined(beside))
-
-
-def _encoded(data: CausalData, *estimators: LevelEstimator | None) -> Views:
-    """Return the rows as features, or refuse what the estimators cannot take."""
-    views = features.encode(data, reduce=True)
-    features.refuse_copies(data, views)
-    for estimator in estimators:
-        if estimator is None:
-            continue
-        k = estimator.num_classes
-        if k is not None and k > views.max_rank:
-            raise InputError(
-                f"num_classes (--classes) is {k}, but the proxies can tell apart at most "
-                f"{views.max_rank} classes (z has {_own(views.z, views)} features, x "
-                f"{_own(views.x, views)}, the constant included); use fewer classes or more proxies"
-            )
-        _check_size(estimator, views)
-    return views
 
 
 def _noted(
@@ -203,12 +184,14 @@ def _with_classes(headline: Result, conditional: Result) -> Result:
         own = f"withdrawn from the result: {reason}"
         return dataclasses.replace(
             headline,
-            conditional=dataclasses.replace(conditional, warnings=(*conditional.warnings, own)),
+            beside={
+                CLASSES: dataclasses.replace(conditional, warnings=(*conditional.warnings, own))
+            },
             warnings=(*headline.warnings, note),
         )
     return dataclasses.replace(
         headline,
-        conditional=conditional,
+        beside={CLASSES: conditional},
         law=conditional.law,
         law_se=conditional.law_se,
         law_interval=conditional.law_interval,
@@ -216,19 +199,6 @@ def _with_classes(headline: Result, conditional: Result) -> Result:
         spread=conditional.spread,
         bands=conditional.bands,
     )
-
-
-def _check_size(estimator: LevelEstimator, views: Views) -> None:
-    """Refuse a factorization whose moments, not being a table, are too many to be weighted."""
-    if not isinstance(estimator, Factorization) or views.is_table:
-        return
-    sizes = (views.num_arms, views.z.shape[1], views.x.shape[1], views.y.shape[1])
-    if (num := int(np.prod(sizes))) > MAX_MOMENTS:
-        raise InputError(
-            f"the factorization would weigh {num:,} moments ({' x '.join(map(str, sizes))}: arms, "
-            f"z, x and outcome features), and {MAX_MOMENTS:,} is the most; use fewer or coarser "
-            "columns, or the method 'spectral'"
-        )
 
 
 def why_withdrawn(conditional: Result, headline: Result) -> str:
@@ -246,11 +216,6 @@ def why_withdrawn(conditional: Result, headline: Result) -> str:
     return ""
 
 
-def _own(features: Array, views: Views) -> int:
-    """Return the number of a view's features without the covariates."""
-    return features.shape[1] - max(views.num_shared - 1, 0)
-
-
 @dataclasses.dataclass(frozen=True)
 class _Run:
     """One call's data and options."""
@@ -262,39 +227,34 @@ class _Run:
     def refined(self, estimator: LevelEstimator) -> Result:
         """Fit, and where a closed form fails on these data, the constrained fit in its place."""
         result = self.fit(estimator)
-        if not isinstance(estimator, Spectral | Synthetic) or result.status not in _REFINED:
+        searched = estimator.loss_of(self.sample.moments.is_table) is not None
+        if estimator.level == 4 or searched or result.status not in _REFINED:
             return result
-        other = of_classes(
-            Factorization.name, estimator.level, estimator.num_classes, estimator.estimand
-        )
-        _check_size(other, self.sample.views)
+        assert estimator.num_classes is not None
         note = (
             f"the {estimator.name} estimate failed ({result.status.name}), and the "
             "factorization stands in its place"
+        )
+        other = of_classes(
+            Factorization.name, estimator.level, estimator.num_classes, estimator.estimand
         )
         result = self.fit(other)
         return dataclasses.replace(result, warnings=(note, *result.warnings))
 
     def fit(self, estimator: LevelEstimator) -> Result:
         """Run the stages of one estimator, and leave to the result those that can wait."""
-        data, sample, options = self.data, self.sample, self.options
-        compared, key = Compared.of(estimator, options.better), None
-        if estimator.searches:
-            # Starts beyond the first; apart from the keys of the resamples.
-            key = jax.random.fold_in(jax.random.key(options.seed), 2**31 - 1)
-        point = Point(compared, sample, key)()
-        linear = linearized(compared, sample, point)
-        spread = Errors(linear, compared, point, key, options)()
-        diagnostics, weak = Judgement(estimator, data, sample, point, spread.resamples)()
+        data, options = self.data, self.options
+        found = estimation_of(estimator, self.sample, better=options.better, seed=options.seed)
+        spread = uncertainty(found, options)
+        diagnostics, weak = diagnose(found, data, spread.resamples)
         if options.checks:
-            later = checks_of(estimator, data, point, linear, options, diagnostics)
+            later = checks_of(found, data, options, diagnostics)
             diagnostics = dataclasses.replace(diagnostics, checks=later)
-        status = Status(int(point.status))
+        status = Status(int(found.point.status))
         if weak and status < Status.WEAK_PROXIES:
             status = Status.WEAK_PROXIES
-        warnings = warnings_of(diagnostics, data, sample.views, point, bool(spread.errors.known()))
+        warnings = warnings_of(found, data, diagnostics, bool(spread.errors.known()))
         result = answer(
-            estimator, data, sample.views, options, point, spread, diagnostics, status,
-            (*warnings, *spread.notes),
-        )  # fmt: skip
-        return examined(result, estimator, sample, point, spread)
+            found, data, options, spread, diagnostics, status, (*warnings, *spread.notes)
+        )
+        return examined(result, found, spread)

@@ -1,4 +1,4 @@
-"""How uncertain an estimate is: resamples or influence functions, classes matched to it."""
+"""How uncertain an estimate is: resamples, influence functions, profile likelihood."""
 
 from __future__ import annotations
 
@@ -9,25 +9,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.tree_util import Partial
-from jaxtyping import Array
 
-from jaxmix.estimators.base import Fitted, LevelEstimator, Numbers, Optimum
-from jaxmix.estimators.compared import Compared
-from jaxmix.estimators.registry import Factorization
+from jaxmix.estimators.base import Fitted, Numbers
 from jaxmix.fitting.options import Options
-from jaxmix.inference import intervals, profile, resampling
-from jaxmix.inference import numbers as numbers_
-from jaxmix.inference.asymptotic import Linearized
+from jaxmix.inference import intervals
+from jaxmix.inference.estimation import Draws, Estimation
+from jaxmix.inference.estimation.protocol import DIFFERENTIABLE
 from jaxmix.results.estimates import Resamples
 from jaxmix.sample.features import Views
-from jaxmix.sample.moments import Moments
-from jaxmix.sample.sample import Sample
-from jaxmix.solvers.compiling import compiled
 from jaxmix.status import NO_ESTIMATE, Status
 
-# With errors by differentiation.
-_NUMBERS = tuple(name for name in Numbers._fields if name != "harmed")
 _CORRECTED = ("studentized", "bca")  # for skewness, by influence functions
 _NO_ERRORS = (
     "some standard errors by differentiation do not exist: the optimum is flat, or runs to a "
@@ -83,99 +74,51 @@ class Uncertainty:
     num_usable: int = 0
 
 
-@dataclasses.dataclass(frozen=True)
-class _NumbersOf:
-    """The numbers of an estimate that have derivatives, by name."""
-
-    compared: Compared
-
-    def __call__(
-        self, moments: Moments, *, key: Array | None = None, near: Optimum | None = None
-    ) -> dict[str, Array]:
-        return self.compared(moments, key=key, near=near).numbers._replace(harmed=None).known()
-
-
-@dataclasses.dataclass(frozen=True)
-class _Drawn:
-    """What is wanted of a resample: its numbers by name, its classes' looks, its status."""
-
-    compared: Compared
-
-    def __call__(
-        self, moments: Moments, *, key: Array | None = None, near: Optimum | None = None
-    ) -> dict[str, Array]:
-        found = self.compared(moments, key=key, near=near)
-        looks = {} if found.looks is None else {"looks": found.looks}
-        return found.numbers.known() | looks | {"status": found.status}
-
-
-_align = compiled()(jax.vmap(resampling.align, in_axes=(0, None)))
-
-
-def linearized(compared: Compared, sample: Sample, point: Fitted) -> Linearized:
-    """Return the numbers of an estimate to first order; at the estimate nothing is searched."""
-    return Linearized(Partial(_NumbersOf(compared.at_optimum()), near=point.optimum), sample)
-
-
-def uncertainty(
-    linear: Linearized,
-    compared: Compared,
-    point: Fitted,
-    options: Options,
-    key: Array | None = None,
-) -> Uncertainty:
+def uncertainty(estimation: Estimation, options: Options) -> Uncertainty:
     """Return standard errors and intervals of an estimate.
 
     Parameters
     ----------
-    linear
-        The numbers of the estimate to first order (`linearized`).
-    compared
-        What was estimated.
-    point
-        Its output on the sample.
+    estimation
+        The estimate.
     options
         How to measure.
-    key
-        That of the estimate, where it searches.
 
     Raises
     ------
     InputError
         For strata with clusters that lie in several of them.
     """
-    kind, estimator = options.interval, compared.estimator
-    sample, views = linear.sample, linear.sample.views
+    kind, point = options.interval, estimation.point
     if kind in ("auto", "profile"):
         # What has no likelihood of its own has percentiles: the bridge, the naive difference.
-        plain = uncertainty(
-            linear, compared, point, dataclasses.replace(options, interval="percentile"), key
-        )
+        plain = uncertainty(estimation, dataclasses.replace(options, interval="percentile"))
         usable = Status(int(point.status)).usable
-        design = dataclasses.replace(sample.design, stratified=options.strata is not None)
+        design = dataclasses.replace(
+            estimation.sample.design, stratified=options.strata is not None
+        )
         wanted = design.takes_profile(asked=kind == "profile", at_a_bound=_at_a_bound(point))
-        if not (wanted and usable and has_likelihood(estimator, views)):
+        if not (wanted and usable and estimation.counts is not None):
             return plain
-        return _by_profile(estimator, linear, point, options.confidence, plain)
-    strata = views.t if options.strata == "arm" else None
+        return _by_profile(estimation, options.confidence, plain)
     confidence = options.confidence
     if not options.num_resamples:
-        errors, _ = linear.spread(strata)
+        errors, _ = estimation.spread(options.strata)
         found = _with_normal(point, errors, confidence, Resamples())
         if _at_a_bound(point):
             # They would be too short by half and more: coverage in docs/verdicts.md.
             bounds = Numbers(naive=found.bounds.naive)
             found = dataclasses.replace(found, bounds=bounds, notes=(*found.notes, _AT_THE_BOUND))
         return found
-    draws, draws_se, resamples = resample(compared, views, point, options, strata, key)
+    draws, resamples = resample(estimation, options)
     resamples = resamples._replace(interval=kind)
-    num_usable = len(draws["effect"])
+    num_usable = len(draws.status)
     if 2 * num_usable < options.num_resamples:
         return Uncertainty(_NONE, _NONE, resamples)
-    errors = {name: values.std(axis=0, ddof=1) for name, values in draws.items()}
+    errors = {name: values.std(axis=0, ddof=1) for name, values in draws.numbers.items()}
     extremes = {
         name: np.stack([values.min(axis=0), values.max(axis=0)], axis=-1)
-        for name, values in draws.items()
+        for name, values in draws.numbers.items()
     }
     seen: dict[str, Any] = {"extremes": Numbers(**extremes), "num_usable": num_usable}
     if kind == "normal":
@@ -183,18 +126,19 @@ def uncertainty(
     se: dict[str, Any] = {}
     skew: dict[str, Any] = {}
     if kind in _CORRECTED:
-        se, skew = linear.spread(strata)
+        se, skew = estimation.spread(options.strata)
     ends_of = {}
-    for name, values in draws.items():
+    for name, values in draws.numbers.items():
         if name == "harmed":
             continue  # a step function: its interval is that of the classes, projected
+        within = draws.errors.get(name)
         ends = intervals.interval(
             kind,
             jnp.asarray(values),
             getattr(point.numbers, name),
             confidence,
             se=se.get(name),
-            draws_se=jnp.asarray(draws_se[name]) if name in draws_se else None,
+            draws_se=None if within is None else jnp.asarray(within),
             acceleration=skew.get(name),
         )
         ends_of[name] = np.stack([ends.lower, ends.upper], axis=-1)
@@ -209,62 +153,30 @@ def _at_a_bound(point: Fitted) -> bool:
     return bool(point.stats.get("num_zero", 0) > 0)
 
 
-def has_likelihood(estimator: LevelEstimator, views: Views) -> bool:
-    """Whether the fit is one of maximum likelihood, weights and clusters aside."""
-    return isinstance(estimator, Factorization) and views.is_table
-
-
-def _by_profile(
-    estimator: LevelEstimator,
-    linear: Linearized,
-    point: Fitted,
-    confidence: float,
-    plain: Uncertainty,
-) -> Uncertainty:
+def _by_profile(estimation: Estimation, confidence: float, plain: Uncertainty) -> Uncertainty:
     """Return the same with profile-likelihood intervals in place of others."""
-    k, near = estimator.num_classes, point.optimum
-    assert k is not None
-    assert near is not None
-    moments = linear.sample.moments
-    level, estimand = estimator.level, estimator.estimand
-    inflation = None
-    if not linear.sample.design.is_random:
-        errors = Numbers(**linear.standard_errors())
-        inflation = numbers_.design_effects(
-            moments, k, near.start, errors, level=level, estimand=estimand
-        )
-    found = profile.intervals(
-        moments, k, near.start, confidence=confidence, inflation=inflation, level=level,
-        estimand=estimand,
-    )  # fmt: skip
-    named = found._asdict()
-    settled, excess = bool(named.pop("settled")), float(named.pop("excess"))
-    bounds = plain.bounds._replace(**{name: np.asarray(ends) for name, ends in named.items()})
+    found = estimation.profiles(confidence)
     notes = plain.notes
     if _AT_THE_BOUND in notes:
         others = (note for note in notes if note != _AT_THE_BOUND)
         notes = (*others, _ERRORS_AT_THE_BOUND)
-    if not settled:
+    if not found.settled:
         notes += (
             "an end of a profile-likelihood interval was not found to its tolerance; the interval "
             "shown there is a little too wide",
         )
-    if excess > 0:
+    if found.excess > 0:
         notes += (
-            f"looking for intervals met a better fit (by {excess:.2g} in log-likelihood): the "
-            "estimate is not the maximum; use another seed",
+            f"looking for intervals met a better fit (by {found.excess:.2g} in log-likelihood): "
+            "the estimate is not the maximum; use another seed",
         )
     return dataclasses.replace(
         plain,
-        bounds=bounds,
+        bounds=plain.bounds._replace(**found.bounds),
         resamples=plain.resamples._replace(interval="profile"),
         notes=notes,
-        kinds=plain.kinds._replace(**dict.fromkeys(named, "profile")),
+        kinds=plain.kinds._replace(**dict.fromkeys(found.bounds, "profile")),
     )
-
-
-def _on_host(values: Any) -> Any:
-    return jax.tree.map(np.asarray, values)
 
 
 def _with_normal(
@@ -296,59 +208,30 @@ def _notes(bounds: dict[str, np.ndarray], kind: str) -> tuple[str, ...]:
     )
 
 
-def resample(
-    compared: Compared,
-    views: Views,
-    point: Fitted,
-    options: Options,
-    strata: Array | None,
-    key: Array | None = None,
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], Resamples]:
-    """Return the resampled numbers that are estimates by name, classes matched to the estimate.
+def resample(estimation: Estimation, options: Options) -> tuple[Draws, Resamples]:
+    """Return the resamples that are estimates, and what became of all of them.
 
-    With them the standard errors within the resamples, where the interval needs them, and what
-    became of all resamples.
+    Standard errors within the resamples come with them where the interval needs them.
     """
-    kind = options.resampling or _default_kind(views, options.interval)
-    studentized = options.interval == "studentized"
-    draws = resampling.bootstrap(
-        Partial(_Drawn(compared), key=key, near=point.optimum),
-        views,
-        key=jax.random.key(options.seed),
-        num_resamples=options.num_resamples,
+    kind = options.resampling or _default_kind(estimation.sample.views, options.interval)
+    draws = estimation.resampled(
+        jax.random.key(options.seed),
+        options.num_resamples,
         kind=kind,
-        strata=strata,
-        errors=_NUMBERS if studentized else (),
+        strata=options.strata,
+        errors=DIFFERENTIABLE if options.interval == "studentized" else (),
         progress=options.progress,
     )
-    draws, draws_se = _on_host(draws if studentized else (draws, {}))
-    statuses = draws["status"]
-    usable = ~np.isin(statuses, NO_ESTIMATE)
-    ambiguous = np.zeros(len(statuses), bool)
-    if "looks" in draws:
-        assert point.looks is not None
-        order, ambiguous = _on_host(_align(draws["looks"], point.looks))
-        for values in (draws, draws_se):
-            for name in values.keys() & {"shares", "effects"}:
-                values[name] = np.take_along_axis(values[name], order, axis=1)
-        draws["cumulative"] = np.cumsum(draws["shares"], axis=1)[:, :-1]
-        if "cumulative" in draws_se:
-            # Known where the classes of the resample came in the order of the estimate.
-            same = np.all(order == np.arange(order.shape[1]), axis=1)[:, None]
-            draws_se["cumulative"] = np.where(same, draws_se["cumulative"], np.nan)
-    failed = collections.Counter(Status(int(s)).name for s in statuses[~usable])
+    usable = ~np.isin(draws.status, NO_ESTIMATE)
+    failed = collections.Counter(Status(int(s)).name for s in draws.status[~usable])
     resamples = Resamples(
         num_resamples=options.num_resamples,
         resampling=kind,
         failed=dict(failed),
-        out_of_range=int((statuses == Status.OUT_OF_RANGE).sum()),
-        ambiguous=int((ambiguous & usable).sum()),
+        out_of_range=int((draws.status == Status.OUT_OF_RANGE).sum()),
+        ambiguous=int((draws.is_ambiguous & usable).sum()),
     )
-    kept, kept_se = (
-        {n: v[usable] for n, v in values.items() if n not in ("status", "looks")}
-        for values in (draws, draws_se)
-    )
-    return kept, kept_se, resamples
+    return jax.tree.map(lambda values: values[usable], draws), resamples
 
 
 def _default_kind(views: Views, interval: str) -> str:

@@ -106,7 +106,7 @@ def in_units(result: Result, power: int) -> Result:
         bands=part(result.bands, "effects"),
         diagnostics=dataclasses.replace(result.diagnostics, checks=checks),
         classes=fitted,
-        conditional=None if result.conditional is None else in_units(result.conditional, power),
+        beside={name: in_units(other, power) for name, other in result.beside.items()},
     )  # fmt: skip
 
 

@@ -22,6 +22,9 @@ from jaxmix.status import InputError
 from jaxmix.tables.cells import cells_of, names_of
 from jaxmix.tables.texts import USUAL
 
+CLASSES = "level_3"
+"""The name of what stands beside a headline of level 4: the law of its classes."""
+
 
 class Estimate(NamedTuple):
     """A number with its standard error and interval (None where there is none)."""

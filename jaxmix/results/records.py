@@ -66,8 +66,8 @@ def record(result: Result, command: str | None = None) -> dict[str, Json]:
             "confidence": result.confidence,
         },
     }
-    if result.conditional is not None:
-        found["diagnostics"]["level_3"] = record(result.conditional)
+    for name, other in result.beside.items():
+        found["diagnostics"][name] = record(other)
     plain: dict[str, Json] = _plain(found)
     return plain
 

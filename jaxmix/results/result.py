@@ -22,6 +22,7 @@ from jaxmix.report.files import write_whole
 from jaxmix.report.tables import Table
 from jaxmix.results import records, summary
 from jaxmix.results.estimates import (
+    CLASSES,
     Classes,
     Diagnostics,
     Estimate,
@@ -71,9 +72,9 @@ class Result:
         What became of the estimate, and what to know.
     diagnostics
         See `Diagnostics`.
-    conditional
-        At ``level="auto"`` with a number of classes: the level-3 result that stands beside the
-        headline, conditional on X not affecting Y.
+    beside
+        Results that stand beside the headline, by name. `CLASSES`: at ``level="auto"`` with a
+        number of classes that of level 3, conditional on X not affecting Y.
     """
 
     treatment: str
@@ -105,8 +106,13 @@ class Result:
     bands: LawBands | None = None
     selection: Selection | None = None
     verdict: Verdict | None = None
-    conditional: Result | None = None
+    beside: Mapping[str, Result] = dataclasses.field(default_factory=dict)
     classes: Classes | None = None
+
+    @property
+    def conditional(self) -> Result | None:
+        """The result with classes that stands beside the headline, or None."""
+        return self.beside.get(CLASSES)
 
     @property
     def estimand_name(self) -> str:
@@ -140,7 +146,11 @@ class Result:
         return self.diagnostics.influential
 
     def __setstate__(self, state: Mapping[str, object]) -> None:
-        self.__dict__.update(_with_bounds_later(state) if "sensitivity" in state else state)
+        own = _with_bounds_later(state) if "sensitivity" in state else dict(state)
+        if "conditional" in own:  # a field of its own in the release before
+            one = own.pop("conditional")
+            own["beside"] = {} if one is None else {CLASSES: one}
+        self.__dict__.update(own)
 
     def _owner_of_law(self) -> Result | None:
         """Return the result whose classes the law is of: this one, or the conditional one."""
@@ -154,8 +164,8 @@ class Result:
         It keeps no table then: to store or send it, or before many are kept.
         """
         self.diagnostics.checks.read()
-        if self.conditional is not None:
-            self.conditional.complete()
+        for other in self.beside.values():
+            other.complete()
         return self
 
     def cdf(self, value: float) -> Estimate:

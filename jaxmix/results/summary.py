@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from jaxmix.inference.specification.registry import FURTHER
 from jaxmix.report.tables import Table, classes, interval, number
+from jaxmix.results.estimates import CLASSES
 from jaxmix.status import Status
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ _ASSUMES = {
     3: "Assumes: hidden class U with treatment as good as random within it; X unrelated to "
     "(Z, T, Y) and Z unrelated to Y (given T) once U is known; proxies that carry U.",
 }
+_BESIDE = {CLASSES: "conditional on X not affecting Y"}
 
 
 def tables(result: Result) -> list[Table]:
@@ -45,9 +47,9 @@ def tables(result: Result) -> list[Table]:
         parts.append(_class_table(result))
         parts += _sensitivity_tables(result)
     parts.append(_diagnostic_table(result))
-    if result.conditional is not None:
-        parts.append(Table("Beside it, conditional on X not affecting Y:"))
-        parts += tables(result.conditional)
+    for name, other in result.beside.items():
+        parts.append(Table(f"Beside it, {_BESIDE.get(name, name)}:"))
+        parts += tables(other)
     return parts
 
 

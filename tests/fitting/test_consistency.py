@@ -13,6 +13,7 @@ from jaxmix import Status
 from jaxmix.estimators.base import Fitted, Numbers
 from jaxmix.fitting import consistency
 from jaxmix.inference import profile
+from jaxmix.inference.estimation import of_moments
 from tests import likelihood_oracles as lo
 
 NUM_ROWS = 40  # of every table here, counts split up, so that one set of programs serves them all
@@ -219,7 +220,7 @@ def test_contradictions_are_failures_and_leave_no_number(plain, monkeypatch):
         ends = found(*args, **kwargs)
         return ends._replace(effect=ends.effect + 1.0)
 
-    monkeypatch.setattr(sys.modules["jaxmix.fitting.uncertainty"].profile, "intervals", beside)
+    monkeypatch.setattr(of_moments.profile, "intervals", beside)
     result = fitted(TABLES["zeros in z and x, 1"])
     assert result.status is Status.INCONSISTENT
     assert not result.status.usable

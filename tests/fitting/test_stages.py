@@ -219,8 +219,12 @@ def test_results_pickled_by_the_release_before_are_read(record, packed):
         diagnostics[name] = getattr(new.diagnostics, name)
     old = object.__new__(jm.Result), object.__new__(type(new.diagnostics))
     old[1].__setstate__(diagnostics)
-    old[0].__setstate__(
-        vars(new) | {"diagnostics": old[1], "sensitivity": new.sensitivity, "untested": ""}
-    )
+    fields = vars(new) | {"diagnostics": old[1], "sensitivity": new.sensitivity, "untested": ""}
+    del fields["beside"]
+    old[0].__setstate__(fields | {"conditional": None})
+    assert (old[0].beside, old[0].conditional) == ({}, None)
     assert old[0].to_dict() == record
     assert old[0].summary() == new.summary()
+    old[0].__setstate__(fields | {"conditional": new})
+    assert old[0].conditional is new
+    assert old[0].to_dict()["diagnostics"]["level_3"] == record

@@ -13,7 +13,7 @@ from jaxmix import CausalData, Status
 from jaxmix.fitting.units import in_units
 from jaxmix.inference import asymptotic, resampling
 from jaxmix.inference.sensitivity import Sensitivity
-from jaxmix.results.estimates import InfluentialRow
+from jaxmix.results.estimates import CLASSES, InfluentialRow
 from jaxmix.results.later import Later
 from tests import oracles
 from tests.helpers import hidden_class_rows
@@ -133,7 +133,7 @@ def test_everything_in_a_result_has_its_units():
         plain.diagnostics.checks, rows=Later.known(rows), bounds=Later.known(bounds())
     )
     diagnostics = dataclasses.replace(plain.diagnostics, checks=checks)
-    plain = dataclasses.replace(plain, diagnostics=diagnostics, conditional=plain)
+    plain = dataclasses.replace(plain, diagnostics=diagnostics, beside={CLASSES: plain})
     size, large = 2.0**700, in_units(plain, 700)
     for ours, theirs in ((large, plain), (large.conditional, plain.conditional)):
         assert_same(ours, theirs, size)

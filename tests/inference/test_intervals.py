@@ -14,8 +14,10 @@ from jaxmix.estimators.base import Fitted, Numbers
 from jaxmix.fitting import uncertainty
 from jaxmix.fitting.options import Options
 from jaxmix.inference import intervals, resampling
+from jaxmix.inference.estimation.of_moments import OfMoments
 from jaxmix.sample.resamples import draws as drawing
 from jaxmix.sample.resamples.units import units_of
+from jaxmix.sample.sample import Sample
 from tests import oracles
 from tests.helpers import block, causal_data, linear_rows
 
@@ -259,6 +261,13 @@ def test_errors_within_resamples_are_those_of_a_sample_of_the_observed_size(data
 class Arms:
     """Arms in the place of classes: quick to compile."""
 
+    @property
+    def estimator(self):
+        return self
+
+    def loss_of(self, is_table):
+        return None
+
     def __call__(self, moments, *, key=None, near=None):
         shares = moments.arm_probabilities
         effects = moments.y_by_arm / shares
@@ -271,20 +280,20 @@ class Arms:
 
 def test_errors_within_resamples_follow_their_classes(data):
     """Where classes of the estimate come in the other order, all that is matched is turned."""
-    views = jm.features.encode(data)
-    point = jax.tree.map(np.asarray, Arms()(jm.moments.from_rows(views)))
-    turned = point._replace(looks=point.looks[:, ::-1])
+
+    class Turned(OfMoments):
+        point = property(lambda self: own.point._replace(looks=own.point.looks[:, ::-1]))
+
+    sample = Sample(jm.features.encode(data))
+    own, turned = (kind(Arms(), sample, None) for kind in (OfMoments, Turned))
     options = Options.of(num_resamples=40, confidence=0.9, interval="studentized")
-    (draws, errors, resamples), (other, other_errors, _) = (
-        uncertainty.resample(Arms(), views, reference, options, None)
-        for reference in (point, turned)
-    )
+    (draws, resamples), (other, _) = (uncertainty.resample(one, options) for one in (own, turned))
     assert resamples.resampling == "multinomial"
-    assert errors["effects"].shape == (40, 2)
+    assert draws.errors["effects"].shape == (40, 2)
     for name in ("shares", "effects"):
-        np.testing.assert_array_equal(other[name], draws[name][:, ::-1])
-        np.testing.assert_array_equal(other_errors[name], errors[name][:, ::-1])
-    np.testing.assert_array_equal(other_errors["means"], errors["means"])
+        np.testing.assert_array_equal(other.numbers[name], draws.numbers[name][:, ::-1])
+        np.testing.assert_array_equal(other.errors[name], draws.errors[name][:, ::-1])
+    np.testing.assert_array_equal(other.errors["means"], draws.errors["means"])
 
 
 def test_an_interval_that_does_not_exist_is_none_and_said(data, monkeypatch):
