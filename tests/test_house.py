@@ -75,7 +75,7 @@ def reads_rows(path):
     """Whether a file takes the fields of rows: those of no other name, or any of `views`."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Attribute):
-            owner = node.value.id if isinstance(node.value, ast.Name) else ""
+            owner = getattr(node.value, "id", "") or getattr(node.value, "attr", "")
             of_rows = node.attr in ROW_FIELDS and owner != "near"  # an optimum has a weight too
             if of_rows or (owner == "views" and node.attr in {"z", "x", "y", "t"}):
                 return True

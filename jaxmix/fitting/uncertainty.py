@@ -16,7 +16,6 @@ from jaxmix.inference import intervals
 from jaxmix.inference.estimation import Draws, Estimation
 from jaxmix.inference.estimation.protocol import DIFFERENTIABLE
 from jaxmix.results.estimates import Resamples
-from jaxmix.sample.features import Views
 from jaxmix.status import NO_ESTIMATE, Status
 
 _CORRECTED = ("studentized", "bca")  # for skewness, by influence functions
@@ -213,7 +212,9 @@ def resample(estimation: Estimation, options: Options) -> tuple[Draws, Resamples
 
     Standard errors within the resamples come with them where the interval needs them.
     """
-    kind = options.resampling or _default_kind(estimation.sample.views, options.interval)
+    kind = options.resampling or estimation.sample.design.resampling(
+        corrected=options.interval in _CORRECTED
+    )
     draws = estimation.resampled(
         jax.random.key(options.seed),
         options.num_resamples,
@@ -232,11 +233,3 @@ def resample(estimation: Estimation, options: Options) -> tuple[Draws, Resamples
         ambiguous=int((draws.is_ambiguous & usable).sum()),
     )
     return jax.tree.map(lambda values: values[usable], draws), resamples
-
-
-def _default_kind(views: Views, interval: str) -> str:
-    # Exponential weights are twice as skewed as counts are, and a correction for skewness would
-    # be of a skewness that is not the sample's.
-    if (views.repeated and not views.num_clusters) or interval in _CORRECTED:
-        return "multinomial"
-    return "bayesian"

@@ -25,7 +25,6 @@ from jaxmix.sample.features import Views
 from jaxmix.sample.moments import Moments
 from jaxmix.sample.sample import Influential as Influential
 from jaxmix.sample.sample import Sample
-from jaxmix.sample.sample import largest_changes as largest_changes
 from jaxmix.solvers.compiling import compiled
 
 _Tree = TypeVar("_Tree")  # what a statistic gives: a pytree of arrays

@@ -91,16 +91,6 @@ class Sample:
         return self.views.max_rank
 
     @property
-    def range_y(self) -> Float[Array, " 2"]:
-        """The smallest and the largest outcome."""
-        return self.views.range_y
-
-    @property
-    def value_y(self) -> Float[Array, " d_y"]:
-        """What gives the outcome, in its own units, from its features."""
-        return self.views.value_y
-
-    @property
     def num_distinct(self) -> int:
         """How many rows are held, identical ones perhaps as one."""
         return self.views.num_rows
@@ -215,11 +205,11 @@ class Sample:
         num
             How many rows, at most `num_distinct`.
         """
-        return largest_changes(self.influence(slopes)[0], self.views.multiplicity, num)
+        return _largest_changes(self.influence(slopes)[0], self.views.multiplicity, num)
 
 
 @compiled("num")
-def largest_changes(
+def _largest_changes(
     slopes: Float[Array, " n"], multiplicity: Float[Array, " n"], num: int
 ) -> Influential:
     """Return what `Sample.most_influential` does, where the influence of each row is known."""

@@ -17,7 +17,7 @@ from jaxmix.estimators.compared import Compared
 from jaxmix.estimators.registry import Bridge
 from jaxmix.inference import numbers as numbers_
 from jaxmix.inference import profile, resampling
-from jaxmix.inference.asymptotic import Influential, Linearized, largest_changes
+from jaxmix.inference.asymptotic import Influential, Linearized
 from jaxmix.inference.estimation.protocol import Draws, Profiles, Proxies
 from jaxmix.inference.estimation.strength import strength_of_proxies
 from jaxmix.inference.resampling import Progress
@@ -134,12 +134,9 @@ class OfMoments:
         at_optimum = _NumbersOf(self.compared.at_optimum())
         return Linearized(Partial(at_optimum, near=self.point.optimum), self.sample)
 
-    def _labels(self, strata: str | None) -> Array | None:
-        return self.sample.views.t if strata == "arm" else None
-
     def spread(self, strata: str | None) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """Return standard errors and accelerations by influence functions, by name."""
-        return self._linear.spread(self._labels(strata))
+        return self._linear.spread(self.sample.strata(strata))
 
     def resampled(
         self,
@@ -158,7 +155,7 @@ class OfMoments:
             key=key,
             num_resamples=num,
             kind=kind,
-            strata=self._labels(strata),
+            strata=self.sample.strata(strata),
             errors=tuple(errors),
             progress=progress,
         )
@@ -246,5 +243,4 @@ class OfMoments:
 
     def most_influential(self, num: int) -> Influential:
         """Return the distinct rows without which the average effect would differ most."""
-        multiplicity = self.sample.views.multiplicity
-        return largest_changes(self.influence(), multiplicity, min(num, len(multiplicity)))
+        return self._linear.most_influential("effect", min(num, self.sample.num_distinct))
