@@ -121,8 +121,6 @@ def keep(folder: str | os.PathLike[str] | None = None) -> Kept:
         _set(None)
         return Kept(None, _refusal("no home folder is known"))
     place = base / build()
-    if str(place) == _own:
-        return Kept(_own)
     try:
         # For the user alone, whatever the mask is.
         place.mkdir(mode=0o700, parents=True, exist_ok=True)
