@@ -191,8 +191,10 @@ def test_names_stand_for_what_there_is():
     assert roles.WEIGHT_KINDS == choices.WEIGHT_KINDS
 
 
-def test_a_message_is_one_line_that_can_be_printed(capsys):
-    assert cli.run([*FIT, "--level", "\x1b[31m\n\x07 zwei"]) == 2
-    err = capsys.readouterr().err
-    assert err[:-1].isprintable()
-    assert err.endswith("\n")
+def test_a_message_is_one_line_that_can_be_printed(monkeypatch, capsys):
+    def refuse(*_, **__):
+        raise jaxmix.InputError("from \x1b[31ma table\n\x07 \u00e4")
+
+    monkeypatch.setattr("jaxmix.data.roles.read", refuse)
+    assert cli.run(FIT) == 2
+    assert capsys.readouterr().err == "jaxmix: from \\x1b[31ma table\\n\\x07 \u00e4\n"

@@ -177,6 +177,12 @@ def test_a_disk_that_is_full(number, monkeypatch):
     refused(os.strerror(number))
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no device that is full")
+def test_a_disk_without_room_for_a_file(monkeypatch):
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda **_: open("/dev/full", "wb"))  # noqa: SIM115
+    refused("No space left on device")
+
+
 def test_no_home_at_all(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", "")
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # as where no user is known
@@ -228,6 +234,16 @@ def test_what_becomes_of_the_folder_later_costs_nothing():
 
 def entries(folder):
     return sorted(pathlib.Path(folder).glob("*-cache"))
+
+
+def test_a_folder_that_is_chosen_later(tmp_path):
+    """JAX opens its cache once, with the first program."""
+    first = jm.use_cache(tmp_path / "first")
+    assert float(jax.jit(lambda x: (5 * x).sum())(jnp.arange(4.0))) == 30
+    assert entries(first)
+    second = jm.use_cache(tmp_path / "second")
+    assert float(jax.jit(lambda x: (7 * x).sum())(jnp.arange(4.0))) == 42
+    assert entries(second)
 
 
 def of_age(path, seconds):
@@ -299,7 +315,8 @@ def test_the_programs_that_were_not_used_for_longest_make_room(tmp_path, monkeyp
     kept = fill(folder, "a", "b", "c")
     fill(other, "d", "e")
     of_age(other / "d-cache", 9_000)
-    of_age(kept[0], 0)  # used just now
+    made = kept[0].stat().st_mtime
+    os.utime(kept[0], (time.time(), made))  # the oldest, and used just now
     monkeypatch.setattr(cache, "LIMIT", 10_000)  # three of five
     jm.use_cache(tmp_path / "another")
     jm.use_cache(folder.parent)
