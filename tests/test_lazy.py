@@ -61,6 +61,15 @@ def test_without_arrays(code):
     assert not loaded(code)
 
 
+@pytest.mark.parametrize("name", ["fit", "study run"])
+def test_the_help_of_a_command_reads_no_values(name, capsys):
+    """Nor loads what typer reads them by; what is shown is named as it is called."""
+    words = [*name.split(), "--help"]
+    assert not loaded(command(*words), ["pydantic"])
+    assert cli.run(words) == 0
+    assert capsys.readouterr().out.startswith(f"Usage: jaxmix {name} [OPTIONS] ")
+
+
 @pytest.mark.parametrize(
     "code",
     [

@@ -72,11 +72,15 @@ def run(arguments: Sequence[str]) -> int:
 
 def _run(arguments: Sequence[str]) -> int:
     """Run one command; what is wrong with it is a line on standard error."""
-    command = typer.main.get_command(app)
+    command, called, rest = typer.main.get_command(app), "jaxmix", list(arguments) or ["--help"]
+    if rest[-1] == "--help":
+        # Of a command by itself: reading the values of options takes typer as long as all else.
+        while (own := getattr(command, "commands", {}).get(rest[0])) is not None:
+            command, called, rest = own, f"{called} {rest[0]}", rest[1:]
     try:
         code = command.main(
-            list(arguments) or ["--help"],
-            prog_name="jaxmix",
+            rest,
+            prog_name=called,
             standalone_mode=False,
             obj=shlex.join(["jaxmix", *arguments]),  # what a result records of its call
         )

@@ -44,8 +44,8 @@ LEAST_SECONDS = 0.0
 
 A table is compiled quickly, so that most of its programs take less than JAX's second, and there are
 dozens of them. A later `jaxmix fit` of two classes on 5,000 rows takes 14.8 CPU seconds with all 30
-programs at hand (1.5 MB), 16 with the 14 that take 0.1 seconds and more (1.4 MB), and 17.9 with the
-5 that take half a second (1.2 MB): medians of runs that took turns on a busy machine."""
+programs at hand (1.5 MB), 15.4 with the 21 that took 0.1 seconds and more (1.5 MB), and 17.1 with
+the 8 that took half a second (1.3 MB): medians of six runs, taking turns on a busy machine."""
 
 _SETTING = "jax_compilation_cache_dir"
 _PROBE = 1 << 16  # bytes of a first file, for which there has to be room
