@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from jaxmix.cli.common import Covariates, Json, Writers, X, Z, check, deliver, file_argument, names
-from jaxmix.hierarchy import identify
 
 
 def identify_command(
@@ -37,6 +36,8 @@ def identify_command(
     Options name roles, and override those of the file.
     """
     check({"--json": json}, graph=graph)
+    from jaxmix.hierarchy import identify
+
     verdict = identify(
         graph,
         treatment=treatment,

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from jaxmix.status import InputError
+from jaxmix.exceptions import InputError
 from jaxmix.tables.texts import label, listed
 
 __all__ = ["Column", "Reading", "label", "listed", "notes_of", "stray_texts"]

@@ -15,6 +15,7 @@ from typing import Required, TypedDict, Unpack
 import numpy as np
 
 from jaxmix import arguments
+from jaxmix.choices import WEIGHT_KINDS
 from jaxmix.data import clusters
 from jaxmix.data.arms import arms_of
 from jaxmix.data.columns import (
@@ -27,13 +28,12 @@ from jaxmix.data.columns import (
     stray_texts,
 )
 from jaxmix.data.reading import as_column
-from jaxmix.status import InputError, UnknownColumn
+from jaxmix.exceptions import InputError, UnknownColumn
 from jaxmix.tables.cells import cells_of, names_of
 from jaxmix.tables.files import read_columns
 from jaxmix.tables.texts import AUTO, marks_of
 
 CODINGS = ("auto", "linear", "onehot")
-WEIGHT_KINDS = ("sampling", "frequency")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
