@@ -15,11 +15,9 @@ import operator
 from collections.abc import Callable, Iterable, Iterator, KeysView, Mapping, Sequence, ValuesView
 from typing import SupportsFloat, SupportsIndex, TypeVar, cast
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from jaxmix.status import InputError
+from jaxmix.exceptions import InputError
 
 _PLAIN = (str, bytes, bool, int, float, complex, type(None), np.generic)
 _NAMES = (str, bytes, numbers.Number, np.generic, tuple, datetime.date, enum.Enum)
@@ -177,6 +175,9 @@ def callback(name: str, value: object) -> Callable[..., object] | None:
 
 def key(value: object) -> None:
     """Refuse what is no key of JAX."""
+    import jax  # what is no array is checked without
+    import jax.numpy as jnp
+
     dtype = getattr(value, "dtype", None)
     typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
     raw = dtype == np.uint32 and getattr(value, "shape", ())[-1:] in ((2,), (4,))

@@ -1,19 +1,14 @@
-"""What this installation is, and whether it computes right: versions, devices, a product."""
+"""What this installation is, and whether it computes right: versions, devices, a product.
+
+Commands ask for known troubles before they compute; JAX is loaded for what has to be computed.
+"""
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import pathlib
 import platform
-import stat
 from typing import NamedTuple
-
-import jax
-import jax.numpy as jnp
-import numpy as np
-
-from jaxmix.solvers.compiling import compiled
 
 _NEEDED = ("jaxmix", "jax", "jaxlib", "optax", "numpy", "jaxtyping")
 _EXTRAS = {
@@ -33,9 +28,6 @@ SLOW_BUILDS = {
     "0.11.1": "jaxlib 0.11.1 copies a whole buffer for each update in loops on CPU: it is slow",
 }
 """Versions of jaxlib that are right and much slower than others."""
-
-CANARY_ROWS = {"float64": 16_384, "float32": 32_768}
-"""Rows beyond which a build was found wrong, by type."""
 
 
 class Finding(NamedTuple):
@@ -64,7 +56,7 @@ def known_trouble() -> str:
 
 def examine() -> list[Finding]:
     """Return what there is to know, in the order in which it is shown."""
-    return [*versions(), *devices(), cache(), *(canary(dtype) for dtype in CANARY_ROWS)]
+    return [*versions(), *devices(), cache(), canary("float64"), canary("float32")]
 
 
 def versions() -> list[Finding]:
@@ -87,6 +79,8 @@ def versions() -> list[Finding]:
 
 def devices() -> list[Finding]:
     """Return the devices that JAX computes on."""
+    import jax
+
     try:
         every = jax.devices()
     except RuntimeError as error:
@@ -102,33 +96,31 @@ def devices() -> list[Finding]:
 
 
 def cache() -> Finding:
-    """Return where compiled programs are kept, and whether others could change them."""
-    name, folder = "compiled programs", getattr(jax.config, "jax_compilation_cache_dir", None)
-    if not folder:
-        return Finding(name, "not kept", "no folder for them can be made: each run compiles anew")
-    if "://" in str(folder):
-        return Finding(name, str(folder))
-    path = pathlib.Path(folder)
+    """Return where compiled programs are kept, or why they are not."""
+    from jaxmix.solvers.cache import keep, open_to_others
+
+    name, kept = "compiled programs", keep()
+    if kept.folder is None:
+        return Finding(name, "not kept", kept.trouble)
+    if "://" in kept.folder:
+        return Finding(name, kept.folder)
+    path = pathlib.Path(kept.folder)
     try:
-        files = [entry.stat().st_size for entry in path.iterdir() if entry.is_file()]
-        mode = path.stat().st_mode
+        sizes = [entry.stat().st_size for entry in path.iterdir() if entry.name.endswith("-cache")]
+        is_open = open_to_others(path)
     except OSError as error:
         return Finding(name, str(path), f"the folder cannot be read ({error.strerror})")
-    value = f"{path} ({len(files)} files, {sum(files) / 2**20:,.1f} MiB)"
-    if os.name == "posix" and mode & (stat.S_IWGRP | stat.S_IWOTH) and not mode & stat.S_ISVTX:
-        return Finding(
-            name, value, "others can write there, and so have programs run as you: chmod go-w it"
-        )
+    value = f"{path} ({len(sizes)} programs, {sum(sizes) / 2**20:,.1f} MiB)"
+    if is_open:
+        trouble = "others can write there, and so have programs run as you: chmod go-w it"
+        return Finding(name, value, trouble)
     if not os.access(path, os.W_OK):
         return Finding(name, value, "it cannot be written to: each run compiles anew")
     return Finding(name, value)
 
 
 def canary(dtype: str) -> Finding:
-    """Compare a product that a build got wrong with numpy's.
-
-    ``sum((M r)^2)`` of each row r, compiled under ``vmap``, on more rows than a block of that
-    build holds. Whole numbers throughout, so that nothing but an error makes a difference.
+    """Compare a product that a build got wrong with numpy's; see `jaxmix.solvers.canary`.
 
     Parameters
     ----------
@@ -140,44 +132,25 @@ def canary(dtype: str) -> Finding:
     >>> canary("float64").trouble
     ''
     """
-    wrong = {}
-    with jax.enable_x64(True):
-        for rows in (CANARY_ROWS[dtype] + 1, 2 * CANARY_ROWS[dtype] + 3):
-            matrix, given = canary_table(rows, dtype)
-            exact = ((given @ matrix.T) ** 2).sum(1)
-            error = np.abs(np.asarray(product(jnp.asarray(matrix), jnp.asarray(given))) - exact)
-            if error.max() > 0:
-                wrong[rows] = (int((error > 0).sum()), float(error.max()))
+    from jaxmix.solvers import canary
+
     name = f"canary product, {dtype}"
-    if not wrong:
+    found = canary.errors(dtype)
+    if found is None:
         return Finding(name, "right")
-    rows, (count, largest) = next(iter(wrong.items()))
     return Finding(
         name,
         "WRONG",
-        f"{count} of {rows:,} rows differ from numpy's, by up to {largest:.3g}: this build of "
-        "jaxlib must not be used; install another version",
+        f"{found.wrong} of {found.rows:,} rows differ from numpy's, by up to {found.largest:.3g}: "
+        "this build of jaxlib must not be used; install another version",
         True,
     )
 
 
-def canary_table(rows: int, dtype: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return a matrix and rows of whole numbers, all of whose sums are exact in `dtype`."""
-    matrix = np.array([[1, 0, 0], [0, 1, 1], [0, 2, 1]], dtype)
-    i = np.arange(rows) % 1021
-    return matrix, np.stack([i, i % 7, i % 3], 1).astype(dtype)
-
-
-@compiled()
-def product(matrix: jax.Array, rows: jax.Array) -> jax.Array:
-    """Return the squared length of ``matrix @ row`` for each row."""
-    return jax.vmap(
-        lambda row: jnp.sum(jnp.matmul(matrix, row, precision="highest") ** 2)
-    )(rows)  # fmt: skip
-
-
 def version_of(name: str) -> str | None:
     """Return the version of an installed package, or None."""
+    import importlib.metadata  # which takes as long to load as all that help needs
+
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:

@@ -84,12 +84,20 @@ class Moved(types.ModuleType):
         return getattr(importlib.import_module(place), name)
 
 
-def keep_old_paths() -> None:
-    """Enter the old paths into `sys.modules`, and into packages that have nothing by that name."""
+def keep_old_paths(package: str) -> None:
+    """Enter the old paths below a package into `sys.modules`, and into the package.
+
+    Called by each package that had such modules, at the end: what has the name of one is not
+    replaced, so that `jaxmix.fit` stays the function.
+    """
+    owner = sys.modules[package]
+    taken = {*vars(owner), *dir(owner)}  # and names that are loaded when they are asked for
     for old, new in MOVED.items():
+        parent, _, name = f"jaxmix.{old}".rpartition(".")
+        if parent != package:
+            continue
         places = (new,) if isinstance(new, str) else new
         module = Moved(f"jaxmix.{old}", tuple(f"jaxmix.{place}" for place in places))
         sys.modules[module.__name__] = module
-        package, _, name = module.__name__.rpartition(".")
-        if not hasattr(sys.modules[package], name):  # `jaxmix.fit` stays the function
-            setattr(sys.modules[package], name, module)
+        if name not in taken:
+            setattr(owner, name, module)

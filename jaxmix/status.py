@@ -1,4 +1,4 @@
-"""How things go wrong: statuses are data, and two exceptions for the shell on the host.
+"""How estimates go wrong: statuses are data, and numerical code raises nothing.
 
 Numerical code never raises on values: it returns a `Status` beside its number, so that it
 can run under ``jit`` and ``vmap``. Input is checked on the host and raises `InputError`.
@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from collections.abc import Sequence
 from typing import Any, Generic, TypeVar
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
+
+from jaxmix.exceptions import EstimateError as EstimateError
+from jaxmix.exceptions import InputError as InputError
+from jaxmix.exceptions import UnknownColumn as UnknownColumn
 
 _Value = TypeVar("_Value")
 
@@ -150,19 +153,3 @@ def not_finite(tree: object) -> Bool[Array, ""]:
     """Whether any number of a pytree is not finite."""
     leaves = [jnp.any(~jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]
     return jnp.any(jnp.stack(leaves))
-
-
-class InputError(ValueError):
-    """The call or the data are wrong; the message is one line with the remedy."""
-
-
-class UnknownColumn(InputError):  # noqa: N818
-    """A column was named that the table does not have; `stored` are those that it has."""
-
-    def __init__(self, message: str, stored: Sequence[str] = ()) -> None:
-        super().__init__(message)
-        self.stored = tuple(stored)
-
-
-class EstimateError(RuntimeError):
-    """Raised by ``Result.raise_if_failed`` when the status is not usable."""

@@ -1,6 +1,5 @@
 """The doctor: known bad builds, the product that one of them got wrong, and what goes with it."""
 
-import os
 import pathlib
 import re
 import tomllib
@@ -12,6 +11,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from jaxmix import cli, doctor
+from jaxmix.solvers import canary
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -23,7 +23,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 )  # fmt: skip
 def test_canary(dtype, rows):
     """A compiled sum of squares of a product, row by row, is numpy's: a build got it wrong."""
-    matrix, given = doctor.canary_table(rows, dtype)
+    matrix, given = canary.table(rows, dtype)
     assert given.dtype == dtype
     found = jax.jit(jax.vmap(lambda row: jnp.sum((jnp.asarray(matrix) @ row) ** 2)))(given)
     assert found.dtype == dtype
@@ -55,24 +55,24 @@ def test_a_known_bad_build_fails(monkeypatch, capsys):
     warning, verdict = err.splitlines()
     assert warning.startswith("jaxmix: warning: jaxlib 0.10.2 computes wrong numbers")
     assert verdict.startswith("jaxmix: this installation computes wrong numbers")
-    assert cli.run(["--version"]) == 0  # every command warns
+    assert cli.run(["--version"]) == 0  # and whatever computes
     assert capsys.readouterr().err == f"{warning}\n"
 
 
-@pytest.mark.parametrize("dtype", doctor.CANARY_ROWS)
+@pytest.mark.parametrize("dtype", canary.ROWS)
 def test_a_product_with_a_wrong_tail_fails(dtype, monkeypatch, capsys):
     """As that build had it: right on the first rows, wrong on those behind."""
-    product = doctor.product
+    product = canary.product
 
     def wrong(matrix, rows):
         found = product(matrix, rows)
-        beyond = doctor.CANARY_ROWS[dtype] if found.dtype == dtype else len(found)
+        beyond = canary.ROWS[dtype] if found.dtype == dtype else len(found)
         return jnp.where(jnp.arange(len(found)) >= beyond, found + 1, found)
 
-    monkeypatch.setattr(doctor, "product", wrong)
+    monkeypatch.setattr(canary, "product", wrong)
     assert cli.run(["doctor"]) == 1
     out, _ = capsys.readouterr()
-    assert f"FAILS: canary product, {dtype}: 1 of {doctor.CANARY_ROWS[dtype] + 1:,} rows" in out
+    assert f"FAILS: canary product, {dtype}: 1 of {canary.ROWS[dtype] + 1:,} rows" in out
     assert out.count("WRONG") == 1
 
 
@@ -103,39 +103,36 @@ def test_no_device_is_a_failure(monkeypatch):
 
 @pytest.fixture
 def kept():
-    """Let a test change where compiled programs are kept."""
+    """Let a test change where compiled programs are kept, by JAX's own setting."""
     before = jax.config.jax_compilation_cache_dir
     yield lambda folder: jax.config.update("jax_compilation_cache_dir", folder)
     jax.config.update("jax_compilation_cache_dir", before)
 
 
 def test_the_folder_of_compiled_programs(kept, tmp_path):
-    kept(None)
-    assert "each run compiles anew" in doctor.cache().trouble
     folder = tmp_path / "programs"
     kept(str(folder))
     assert "No such file" in doctor.cache().trouble
     folder.mkdir(mode=0o700)
-    (folder / "program").write_bytes(bytes(1 << 20))
+    (folder / "program-cache").write_bytes(bytes(1 << 20))
     found = doctor.cache()
-    assert found.value == f"{folder} (1 files, 1.0 MiB)"
+    assert found.value == f"{folder} (1 programs, 1.0 MiB)"
     assert not found.trouble
     folder.chmod(0o777)
     assert "others can write there" in doctor.cache().trouble
     assert not doctor.cache().grave
 
 
-def test_the_commands_own_folder_is_for_the_user_alone(kept, tmp_path, monkeypatch):
+def test_programs_that_are_not_kept(kept, monkeypatch, tmp_path):
     kept(None)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    before = os.umask(0o002)
-    try:
-        cli.keep_compiled_programs()
-    finally:
-        os.umask(before)
-    folder = pathlib.Path(jax.config.jax_compilation_cache_dir)
-    assert folder.is_relative_to(tmp_path / "cache" / "jaxmix")
-    assert folder.stat().st_mode & 0o077 == 0
+    monkeypatch.setenv("JAXMIX_CACHE", "off")
+    assert doctor.cache()[1:] == ("not kept", "", False)
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("JAXMIX_CACHE", str(tmp_path / "file"))
+    found = doctor.cache()
+    assert found.value == "not kept"
+    assert "each run compiles anew" in found.trouble
+    assert not found.grave
 
 
 # ------------------------------------------------------------------- what may be installed

@@ -16,9 +16,9 @@ PACKAGE = pathlib.Path(jaxmix.__file__).parent
 
 # From the lowest room to the highest; a room imports from those before it, and from itself.
 ROOMS = [
-    "remarks", "moved", "types", "status", "arguments", "tables", "solvers", "report", "data",
-    "sample", "model", "hierarchy", "estimators", "populations", "inference", "results", "fitting",
-    "study", "demo", "doctor", "cli", "__main__",
+    "remarks", "moved", "types", "exceptions", "choices", "status", "arguments", "tables",
+    "solvers", "report", "data", "sample", "model", "hierarchy", "estimators", "populations",
+    "inference", "results", "fitting", "study", "demo", "doctor", "cli", "__main__",
 ]  # fmt: skip
 
 

@@ -2,51 +2,51 @@
 
 Results go to standard output; progress, warnings and errors to standard error. Exit codes: 0
 done, 1 the estimate failed, 2 the call or the input is wrong.
+
+Help, the version and what is wrong with a call come at once: nothing here or in a module of a
+command loads JAX or numpy before the command needs them, which is then inside its function.
 """
 
 from __future__ import annotations
 
-import importlib.metadata
-import os
 import pathlib
-import platform
 import shlex
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
-import jax
-import rich.console
 import typer
 
-from jaxmix.cli import demo, doctor, identify
+from jaxmix.choices import WEIGHT_KINDS
+from jaxmix.cli import demo, doctor, identify, study
 from jaxmix.cli.common import (
     Confidence,
+    Covariates,
     Json,
     Plot,
     Resamples,
     Seed,
     Writers,
+    X,
+    Z,
     check,
-    column,
+    compute,
     draw,
     file_argument,
     file_option,
     names,
     option,
     report,
+    warn,
 )
 from jaxmix.cli.streams import careful_streams
-from jaxmix.data.design import WEIGHT_KINDS
-from jaxmix.data.roles import Roles, read
-from jaxmix.doctor import known_trouble
-from jaxmix.fitting.options import OPTIONS
-from jaxmix.fitting.run import fit
+from jaxmix.doctor import known_trouble, version_of
+from jaxmix.exceptions import InputError, UnknownColumn
+from jaxmix.fitting.options import AUTO, OPTIONS, Options
 from jaxmix.report import files
-from jaxmix.report.progress import fit_progress
-from jaxmix.status import InputError, UnknownColumn
-from jaxmix.study import commands as study_commands
-from jaxmix.tables.texts import AUTO
+
+if TYPE_CHECKING:
+    from jaxmix.data.roles import Roles
 
 app = typer.Typer(
     add_completion=False,
@@ -57,12 +57,8 @@ app = typer.Typer(
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command and return its exit code."""
-    jax.config.update("jax_enable_x64", True)
     before = files.num_written()
     with careful_streams() as (out, err):
-        keep_compiled_programs()
-        if trouble := known_trouble():
-            print(f"jaxmix: warning: {trouble}", file=err)
         code = _run(arguments)
         out.flush()
         if not out.failed:
@@ -76,52 +72,44 @@ def run(arguments: Sequence[str]) -> int:
 
 def _run(arguments: Sequence[str]) -> int:
     """Run one command; what is wrong with it is a line on standard error."""
-    errors = rich.console.Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
-    command = typer.main.get_command(app)
+    command, called, rest = typer.main.get_command(app), "jaxmix", list(arguments) or ["--help"]
+    if rest[-1] == "--help":
+        # Of a command by itself: reading the values of options takes typer as long as all else.
+        while (own := getattr(command, "commands", {}).get(rest[0])) is not None:
+            command, called, rest = own, f"{called} {rest[0]}", rest[1:]
     try:
         code = command.main(
-            list(arguments) or ["--help"],
-            prog_name="jaxmix",
+            rest,
+            prog_name=called,
             standalone_mode=False,
             obj=shlex.join(["jaxmix", *arguments]),  # what a result records of its call
         )
     except InputError as error:
-        errors.print(f"jaxmix: {error}", markup=False)
+        _say(str(error))
         return 2
     except typer.Abort:
-        errors.print("jaxmix: interrupted", markup=False)
+        _say("interrupted")
         return 130
     except Exception as error:
         # What the option parser raises for a wrong call; anything else is a defect.
         if not hasattr(error, "format_message"):
             raise
         text = " ".join(error.format_message().split())
-        errors.print(f"jaxmix: {text} (try 'jaxmix --help')", markup=False)
+        _say(f"{text} (try 'jaxmix --help')")
         return 2
     return int(code or 0)
 
 
-def keep_compiled_programs() -> None:
-    """Compile once for all later calls, in the user's cache folder; JAX's own setting wins.
-
-    By machine: a program is for one kind of processor, and homes are shared.
-    """
-    if getattr(jax.config, "jax_compilation_cache_dir", None) is not None:
-        return
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    folder = pathlib.Path(base, "jaxmix", platform.node() or "here")
-    try:
-        # For the user alone: who can write there can have programs run.
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError:
-        return  # a home that cannot be written to: programs are compiled anew
-    jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+def _say(words: str) -> None:
+    """Print one line on standard error; what cannot be printed, as escapes."""
+    shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in words)
+    print(f"jaxmix: {shown}", file=sys.stderr)
 
 
 def _show_version(asked: bool) -> None:
     if asked:
-        print(f"jaxmix {importlib.metadata.version('jaxmix')}")
+        warn(known_trouble())
+        print(f"jaxmix {version_of('jaxmix')}")
         raise typer.Exit
 
 
@@ -139,12 +127,12 @@ def _options(
 def fit_command(
     context: typer.Context,
     rows: Annotated[pathlib.Path, file_argument("ROWS", "A csv or parquet file.")],
-    treatment: Annotated[str, column("treatment")],
-    outcome: Annotated[str, column("outcome")],
-    z: Annotated[list[str], column("z")],
-    x: Annotated[list[str], column("x")],
-    covariates: Annotated[list[str] | None, column("covariates")] = None,
-    weights: Annotated[str | None, column("weights")] = None,
+    treatment: Annotated[str, typer.Option("--treatment", help="Column of the treatment.")],
+    outcome: Annotated[str, typer.Option("--outcome", help="Column of the outcome.")],
+    z: Annotated[list[str], Z],
+    x: Annotated[list[str], X],
+    covariates: Annotated[list[str] | None, Covariates] = None,
+    weights: Annotated[str | None, typer.Option("--weights", help="Column of row weights.")] = None,
     weights_kind: Annotated[
         str, typer.Option("--weights-kind", help=" or ".join(WEIGHT_KINDS) + ".")
     ] = "sampling",
@@ -154,7 +142,9 @@ def fit_command(
     features: Annotated[
         str, typer.Option("--features", help="Coding of z and x: auto, linear or onehot.")
     ] = "auto",
-    cluster: Annotated[str | None, column("cluster")] = None,
+    cluster: Annotated[
+        str | None, typer.Option("--cluster", help="Column of clusters of dependent rows.")
+    ] = None,
     missing_marks: Annotated[
         list[str] | None,
         typer.Option("--missing-marks", metavar="LIST", help="What marks a missing cell: .,NA"),
@@ -204,6 +194,16 @@ def fit_command(
             "out --no-checks, and ask for another level than 4"
         )
 
+    from jaxmix.data.roles import read
+
+    asked: dict[str, Any] = {
+        "num_classes": _classes(classes), "level": int(level) if level.isdecimal() else level,
+        "method": method, "bridge": bridge, "estimand": estimand, "better": better,
+        "num_resamples": resamples, "confidence": confidence, "interval": interval, "seed": seed,
+        "resampling": resampling, "strata": strata, "checks": checks, "edge": edge,
+    }  # fmt: skip
+    Options.of(**asked)  # refused before a row is read
+
     def roles(stored: Sequence[str] = ()) -> Roles:
         return {
             "z": names("--z", z, stored),
@@ -221,26 +221,12 @@ def fit_command(
         if (again := roles(error.stored)) == roles() or not rows.is_file():
             raise
         data = read(rows, encoding=encoding, **again)
+    compute()
+    from jaxmix.fitting.run import fit
+    from jaxmix.report.progress import fit_progress
+
     with fit_progress() as progress:
-        result = fit(
-            data,
-            num_classes=_classes(classes),
-            level=int(level) if level.isdecimal() else level,
-            method=method,
-            bridge=bridge,
-            estimand=estimand,
-            better=better,
-            num_resamples=resamples,
-            confidence=confidence,
-            interval=interval,
-            seed=seed,
-            resampling=resampling,
-            strata=strata,
-            graph=graph,
-            checks=checks,
-            edge=edge,
-            progress=progress,
-        ).complete()
+        result = fit(data, graph=graph, progress=progress, **asked).complete()
     more: Writers = ()
     if sensitivity_plot is not None and (bounds := result.sensitivity) is not None:
         more = [(sensitivity_plot, lambda path: draw(bounds.plot(), path))]
@@ -252,8 +238,8 @@ def fit_command(
 
 app.add_typer(demo.app, name="demo")
 app.command("identify")(identify.identify_command)
-app.add_typer(study_commands.app, name="study")
-app.command("simulate")(study_commands.simulate_command)
+app.add_typer(study.app, name="study")
+app.command("simulate")(study.simulate_command)
 app.command("doctor")(doctor.doctor_command)
 
 

@@ -11,31 +11,23 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer.models import ArgumentInfo, OptionInfo
 
-from jaxmix.data.roles import ROLES
+from jaxmix.choices import FIGURES
+from jaxmix.doctor import known_trouble
+from jaxmix.exceptions import InputError
 from jaxmix.fitting.options import OPTIONS
 from jaxmix.report.files import check_outputs, expand, write_whole
 from jaxmix.report.plots import ForestRow, figure_class
-from jaxmix.results.result import Result
-from jaxmix.status import InputError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_FORMATS = ("png", "pdf", "svg")
+    from jaxmix.results.result import Result
 
 
 def option(name: str) -> OptionInfo:
     """Return an option of `jaxmix.fit` as the command line has it."""
     own = OPTIONS[name]
     found: OptionInfo = typer.Option(own.flag or f"--{name}", help=own.help)
-    return found
-
-
-def column(role: str, kind: str = "Column") -> OptionInfo:
-    """Return the option that names what has a role: columns of a table, or nodes of a graph."""
-    own = ROLES[role]
-    words = f"{own.words}; repeatable." if own.many else f"{kind} of {own.words}."
-    found: OptionInfo = typer.Option(f"--{role}", metavar="NAMES" if own.many else None, help=words)
     return found
 
 
@@ -65,6 +57,9 @@ Plot = Annotated[
 ]
 Resamples = Annotated[int, option("num_resamples")]
 Confidence = Annotated[float, option("confidence")]
+Z = typer.Option("--z", metavar="NAMES", help="Treatment-side proxies: z1,z2; repeatable.")
+X = typer.Option("--x", metavar="NAMES", help="Outcome-side proxies: x1,x2; repeatable.")
+Covariates = typer.Option("--covariates", metavar="NAMES", help="To adjust for: a,b; repeatable.")
 Seed = Annotated[int, option("seed")]
 
 
@@ -164,10 +159,30 @@ def check(outputs: Mapping[str, pathlib.Path | None], **inputs: pathlib.Path | N
     for option, path in outputs.items():
         if path is None or option == "--json":
             continue
-        if path.suffix.lstrip(".").lower() not in _FORMATS:
-            endings = ", ".join(_FORMATS)
+        if path.suffix.lstrip(".").lower() not in FIGURES:
+            endings = ", ".join(FIGURES)
             raise InputError(f"{option} is {str(path)!r}: name a file that ends in {endings}")
         figure_class()
+
+
+def compute() -> None:
+    """Make ready to compute: JAX in double precision, with the programs of earlier calls.
+
+    Called by a command once what it was given is known to be right.
+    """
+    import jax
+
+    from jaxmix.solvers import cache
+
+    warn(known_trouble())
+    jax.config.update("jax_enable_x64", True)
+    warn(cache.keep().trouble)
+
+
+def warn(trouble: str) -> None:
+    """Print what is wrong, where something is."""
+    if trouble:
+        print(f"jaxmix: warning: {trouble}", file=sys.stderr)
 
 
 Writers = Sequence[tuple[pathlib.Path, Callable[[pathlib.Path], None]]]

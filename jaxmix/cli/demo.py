@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import typer
 
-from jaxmix import demo
-from jaxmix.cli.common import Confidence, Json, Plot, Resamples, Seed, check, report
+from jaxmix.cli.common import Confidence, Json, Plot, Resamples, Seed, check, compute, report
 from jaxmix.report.plots import ForestRow
-from jaxmix.report.progress import fit_progress
 
 app = typer.Typer(rich_markup_mode=None, help="Run the main job on real data.")
 
@@ -28,6 +26,10 @@ def lalonde_command(
 ) -> int:
     """Job training and earnings (LaLonde): trial participants against survey controls."""
     check({"--json": json, "--plot": plot})
+    compute()
+    from jaxmix import demo
+    from jaxmix.report.progress import fit_progress
+
     with fit_progress() as progress:
         data = demo.load_lalonde()
         result = demo.lalonde(

@@ -5,10 +5,12 @@ from __future__ import annotations
 import sys
 
 from jaxmix import doctor
+from jaxmix.cli.common import compute
 
 
 def doctor_command() -> int:
     """Say what is installed, and whether it computes right; exit code 1 where it does not."""
+    compute()
     found = doctor.examine()
     width = max(len(finding.name) for finding in found)
     for finding in found:

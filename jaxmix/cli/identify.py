@@ -7,21 +7,22 @@ from typing import Annotated
 
 import typer
 
-from jaxmix.cli.common import Json, Writers, check, column, deliver, file_argument, names
-from jaxmix.hierarchy import identify
+from jaxmix.cli.common import Covariates, Json, Writers, X, Z, check, deliver, file_argument, names
 
 
 def identify_command(
     context: typer.Context,
     graph: Annotated[pathlib.Path, file_argument("GRAPH", "A .toml file with roles, or .dot.")],
-    treatment: Annotated[str | None, column("treatment", "Node")] = None,
-    outcome: Annotated[str | None, column("outcome", "Node")] = None,
+    treatment: Annotated[
+        str | None, typer.Option("--treatment", help="Node of the treatment.")
+    ] = None,
+    outcome: Annotated[str | None, typer.Option("--outcome", help="Node of the outcome.")] = None,
     latent: Annotated[
         str | None, typer.Option("--latent", help="Node of the hidden class.")
     ] = None,
-    z: Annotated[list[str] | None, column("z")] = None,
-    x: Annotated[list[str] | None, column("x")] = None,
-    covariates: Annotated[list[str] | None, column("covariates")] = None,
+    z: Annotated[list[str] | None, Z] = None,
+    x: Annotated[list[str] | None, X] = None,
+    covariates: Annotated[list[str] | None, Covariates] = None,
     separable: Annotated[
         bool | None,
         typer.Option(
@@ -35,6 +36,8 @@ def identify_command(
     Options name roles, and override those of the file.
     """
     check({"--json": json}, graph=graph)
+    from jaxmix.hierarchy import identify
+
     verdict = identify(
         graph,
         treatment=treatment,

@@ -74,6 +74,9 @@ class Stream:
         """What happens to characters that the encoding lacks."""
         return "backslashreplace"
 
+    def close(self) -> None:
+        """Do nothing: a log that was begun on this stream closes it when Python ends."""
+
     @property
     def closed(self) -> bool:
         """Never, for those who ask."""

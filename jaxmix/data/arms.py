@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxmix import arguments
 from jaxmix.data.columns import Column, label, listed
-from jaxmix.status import InputError
+from jaxmix.exceptions import InputError
 from jaxmix.tables.texts import number_of
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from jaxmix import arguments
 from jaxmix.data.columns import Reading, label, listed, notes_of
 from jaxmix.data.reading import as_column, levels_of
-from jaxmix.status import InputError
+from jaxmix.exceptions import InputError
 from jaxmix.tables.cells import Cells, cells_from, cells_of, names_of
 from jaxmix.tables.texts import Marks
 

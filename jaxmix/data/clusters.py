@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxmix.data.columns import Column, label
-from jaxmix.status import InputError
+from jaxmix.exceptions import InputError
 
 ENOUGH = 20
 """Clusters below which a note says that errors are too small."""

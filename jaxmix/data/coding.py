@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxmix.data.columns import Column
-from jaxmix.status import InputError
+from jaxmix.exceptions import InputError
 
 MAX_LEVELS = 256
 """Most levels that the text columns of a role may have together where they are coded one by one.

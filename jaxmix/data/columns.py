@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from jaxmix.status import InputError
+from jaxmix.exceptions import InputError
 from jaxmix.tables.texts import label, listed
 
 __all__ = ["Column", "Reading", "label", "listed", "notes_of", "stray_texts"]
@@ -70,8 +70,6 @@ class Role:
     ----------
     name
         What the role is called, in calls and in messages.
-    words
-        What it is, as the command line says it.
     holds
         What its cells are: one of `NUMBERS` or of `NAMES`, or ``"values"``, numbers or categories.
     many
@@ -83,7 +81,6 @@ class Role:
     """
 
     name: str
-    words: str
     holds: str = "values"
     many: bool = False
     needed: bool = False

@@ -13,9 +13,7 @@ from jaxtyping import Array
 
 from jaxmix.data import clusters
 from jaxmix.data.columns import Column, label, listed, stray_texts
-from jaxmix.status import InputError
-
-WEIGHT_KINDS = ("sampling", "frequency")
+from jaxmix.exceptions import InputError
 
 A = TypeVar("A", np.ndarray, Array)
 
@@ -206,7 +204,7 @@ def rows_that_count(columns: Mapping[str, Column], kind: str) -> np.ndarray | No
     columns
         Columns by role, of the rows in which no cell is missing.
     kind
-        One of `WEIGHT_KINDS`.
+        One of `jaxmix.choices.WEIGHT_KINDS`.
 
     Raises
     ------
@@ -239,7 +237,7 @@ def of_columns(
     columns
         Columns by role: ``weights`` and ``cluster``, where there are any.
     kind
-        One of `WEIGHT_KINDS`: weights are normalised to mean 1, or are multiplicities.
+        One of `jaxmix.choices.WEIGHT_KINDS`: normalised to mean 1, or multiplicities.
     t, arms
         Arm of each row, and labels of the arms.
 

@@ -23,7 +23,7 @@ from jaxmix.data.columns import (
     is_exact,
     no_dates,
 )
-from jaxmix.status import InputError
+from jaxmix.exceptions import InputError
 from jaxmix.tables.cells import Cells, strange
 from jaxmix.tables.texts import USUAL, Kind, Marks, kind_of, label, listed, usual_kind
 

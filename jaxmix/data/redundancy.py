@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxmix.data.coding import Features
 from jaxmix.data.columns import listed
-from jaxmix.status import InputError
+from jaxmix.exceptions import InputError
 
 SAME = 1e-10
 """Share of a proxy that the other side may leave unexplained and still be that side again."""

@@ -15,6 +15,7 @@ from typing import Required, TypedDict, Unpack
 import numpy as np
 
 from jaxmix import arguments
+from jaxmix.choices import WEIGHT_KINDS
 from jaxmix.data import design as design_
 from jaxmix.data.arms import arms_of
 from jaxmix.data.columns import (
@@ -26,9 +27,9 @@ from jaxmix.data.columns import (
     notes_of,
     stray_texts,
 )
-from jaxmix.data.design import WEIGHT_KINDS, Design
+from jaxmix.data.design import Design
 from jaxmix.data.reading import as_column
-from jaxmix.status import InputError, UnknownColumn
+from jaxmix.exceptions import InputError, UnknownColumn
 from jaxmix.tables.cells import cells_of, names_of
 from jaxmix.tables.files import read_columns
 from jaxmix.tables.texts import AUTO, marks_of
@@ -38,13 +39,13 @@ CODINGS = ("auto", "linear", "onehot")
 ROLES = {
     role.name: role
     for role in (
-        Role("treatment", "the treatment", "names", needed=True),
-        Role("outcome", "the outcome", "numbers", needed=True, varies=True),
-        Role("weights", "row weights", "weights"),
-        Role("cluster", "clusters of dependent rows", "groups"),
-        Role("z", "Treatment-side proxies: z1,z2", many=True, needed=True, varies=True),
-        Role("x", "Outcome-side proxies: x1,x2", many=True, needed=True, varies=True),
-        Role("covariates", "To adjust for: a,b", many=True, varies=True),
+        Role("treatment", "names", needed=True),
+        Role("outcome", "numbers", needed=True, varies=True),
+        Role("weights", "weights"),
+        Role("cluster", "groups"),
+        Role("z", many=True, needed=True, varies=True),
+        Role("x", many=True, needed=True, varies=True),
+        Role("covariates", many=True, varies=True),
     )
 }
 """What columns may be for, in the order in which they are looked at."""

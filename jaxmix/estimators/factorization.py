@@ -90,8 +90,8 @@ def solve(
         The arm compared with the control, by whose effect the classes are numbered.
     num_starts
         Most starts. Beyond the spectral estimate, `kl` (default 33) uses them only where a table
-        converges slowly or fits badly, until its best optimum has been met three times; `gmm`
-        and `frobenius` (default 1) use all of them.
+        converges slowly or fits badly, until its best optimum has been met three times; a
+        thorough search (default 45), `gmm` and `frobenius` (default 1) use all of them.
     max_steps
         Most second-order steps (and most steps of `optimiser`).
     tolerance
@@ -106,9 +106,10 @@ def solve(
         ``sol.stats["weight"]`` of another `gmm` fit, in place of the data's own: resamples keep
         the weight of the estimate.
     thorough
-        Whether `kl` gives random starts to a table whose first start looks regular, too:
-        `jaxmix.fit` does. The first start of a small or a strange table may look regular in a
-        poor optimum; simulations of regular populations need no more than that start.
+        Whether `kl` takes every start to its end, as `jaxmix.fit` does: an optimum that draws a
+        tenth of random starts is then missed by 1 % of searches (`jaxmix.model.search.SURE`). The
+        first start of a small or a strange table may look regular in a poor optimum; simulations
+        of regular populations need no more than that start.
 
     Returns
     -------
@@ -117,10 +118,10 @@ def solve(
         function theorem, in the cells or moments (the weight of `gmm` counts as fixed). In
         stats: ``log_likelihood``, ``g2`` (`kl`) or ``j`` (`gmm`), ``df`` (nominal for `kl`, from
         ranks for `gmm`), ``decrement`` (predicted gain left), ``steps``, ``num_starts``,
-        ``num_agree``, ``runner_up`` (gap to the best other optimum), ``flatness`` (smallest
-        scaled pivot), ``num_zero`` (probabilities at 0), ``start``. Statuses: BOUNDARY (a
-        probability is 0), NOT_IDENTIFIED
-        (the optimum is flat), STARTS_DISAGREE, MAX_STEPS, NONFINITE.
+        ``num_agree``, ``runner_up`` (gap to the best other optimum), ``miss_rate`` (of a thorough
+        search: `jaxmix.model.search.miss_rate`), ``flatness`` (smallest scaled pivot),
+        ``num_zero`` (probabilities at 0), ``start``. Statuses: BOUNDARY (a probability is 0),
+        NOT_IDENTIFIED (the optimum is flat), STARTS_DISAGREE, MAX_STEPS, NONFINITE.
 
     Raises
     ------
@@ -151,7 +152,7 @@ def solve(
             raise ValueError("loss 'kl' needs a table of cells, every view one-hot; use 'gmm'")
         options = search.Options(
             num_classes=k,
-            num_starts=33 if num_starts is None else num_starts,
+            num_starts=_num_starts(k, num_starts, thorough),
             max_steps=max_steps,
             tolerance=tolerance,
             first=SpectralStart.of(k, moments.tensor.shape),
@@ -223,9 +224,13 @@ def _by_likelihood(
     k = options.num_classes
     data = table_of(moments, level)
     fixed = jax.lax.stop_gradient(data)
-    found = search.maximise(
-        fixed, jax.random.key_data(key), () if start is None else Factors(*start), options
-    )
+    pool = options.thorough and start is None
+    if pool:
+        together = min(options.num_starts, search.TOGETHER)
+        found = search.best_first(fixed, key, options, together)
+    else:
+        first = () if start is None else Factors(*start)
+        found = search.maximise(fixed, jax.random.key_data(key), first, options)
     found = jax.lax.stop_gradient(found)
     factors, decrement, pivot = settle_down(fixed, found.factors)
     mixture = mixture_of(data.structure, factors, moments.value_y)
@@ -263,7 +268,17 @@ def _by_likelihood(
         "flat": flat_optimum,
         "start": optimum,
     }
+    if pool and k > 1:  # one class has one optimum
+        stats["miss_rate"] = search.miss_rate(found.starts - (options.first is not None))
     return Solution(value, settle(status, (value.shares, value.means)), stats)
+
+
+def _num_starts(k: int, asked: int | None, thorough: bool) -> int:
+    if asked is not None:
+        return asked
+    if not thorough:
+        return 33
+    return 1 + search.SURE if k > 1 else 1
 
 
 def _by_least_squares(

@@ -12,7 +12,9 @@ from jaxmix.results.estimates import Checks, Diagnostics, Resamples
 from jaxmix.sample.features import copies, nothing_left
 from jaxmix.status import Status
 
-_STARTS = ("log_likelihood", "num_starts", "num_agree", "runner_up", "decrement", "steps")
+_STARTS = (
+    "log_likelihood", "num_starts", "num_agree", "runner_up", "miss_rate", "decrement", "steps",
+)  # fmt: skip
 _ROUNDING = 1e-9  # of the outcome's size: a mean at the end of its range may lie beyond by this
 _WEAK = 10.0  # an effective F below this (Staiger, Stock 1997) makes proxies weak
 

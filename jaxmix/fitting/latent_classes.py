@@ -17,6 +17,7 @@ import numpy as np
 from jaxmix import arguments
 from jaxmix.data.categories import check_stored, codes_like, codes_of, counts_of
 from jaxmix.estimators import latent
+from jaxmix.model.search import SURE
 from jaxmix.report.files import write_whole
 from jaxmix.report.tables import Table, number, text_keys
 from jaxmix.solvers.compiling import one_table
@@ -25,7 +26,6 @@ from jaxmix.tables.cells import names_of
 from jaxmix.tables.texts import AUTO, USUAL, Marks, marks_of
 from jaxmix.types import Json
 
-_NUM_STARTS = 32
 _DIGITS = 1e-6  # relative disagreement that rounding explains
 _CAVEAT = (
     "Assumes: the columns are independent given the class, and cells are missing at random. "
@@ -212,7 +212,8 @@ def latent_classes(
     seed
         Integer seed of the starts.
     num_starts
-        Most random starts, 32 by default; see `jaxmix.estimators.latent.solve`.
+        Random starts, 44 by default: an optimum that draws a tenth of them is then missed by 1 %
+        of searches (``stats["miss_rate"]``).
     missing_marks
         Texts that mark a missing cell, as in `jaxmix.CausalData.from_frame`.
 
@@ -242,7 +243,7 @@ def latent_classes(
     """
     remedy = "give a whole number, 1 or more"
     num_classes = arguments.whole("num_classes", num_classes, least=1, remedy=remedy)
-    num_starts = _NUM_STARTS if num_starts is None else num_starts
+    num_starts = SURE if num_starts is None else num_starts
     num_starts = arguments.whole("num_starts", num_starts, least=1, remedy=remedy)
     seed = arguments.seed(seed)
     names = _names(frame, columns, weights)

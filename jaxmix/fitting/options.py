@@ -1,7 +1,8 @@
 """The options of `jaxmix.fit`, each with its choices, its default, its check and its help.
 
 The signature of `fit`, the command line and the documentation repeat what stands here; tests
-compare them.
+compare them. The help of a command needs no array, so what checks values is loaded with the first
+value.
 """
 
 from __future__ import annotations
@@ -10,12 +11,8 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from jaxmix import arguments
-from jaxmix.estimators.registry import METHODS
-from jaxmix.inference import intervals
-from jaxmix.inference.sensitivity.edge import EDGES
-from jaxmix.sample.resamples import draws
-from jaxmix.status import InputError
+from jaxmix.choices import EDGES, INTERVALS, METHODS, RESAMPLINGS
+from jaxmix.exceptions import InputError
 
 AUTO = "auto"
 """Where jaxmix is to choose."""
@@ -50,6 +47,8 @@ class Option:
 
     def checked(self, name: str, value: object) -> object:
         """Return a value as plain Python has it, or refuse it."""
+        from jaxmix import arguments
+
         if self.choices:
             return arguments.choice(name, value, self.choices)
         assert self.check is not None
@@ -58,6 +57,8 @@ class Option:
 
 
 def _num_classes(name: str, value: object) -> int | str | None:
+    from jaxmix import arguments
+
     if value is None or (isinstance(value, str) and value == AUTO):
         return value
     remedy = "give a whole number of at least 1, or 'auto'"
@@ -65,6 +66,8 @@ def _num_classes(name: str, value: object) -> int | str | None:
 
 
 def _num_resamples(name: str, value: object) -> int:
+    from jaxmix import arguments
+
     remedy = f"give 0 (influence functions) or at least {MIN_RESAMPLES}"
     if (found := arguments.whole(name, value, least=0, remedy=remedy)) != 0:
         arguments.whole(name, found, least=MIN_RESAMPLES, remedy=remedy)
@@ -72,11 +75,26 @@ def _num_resamples(name: str, value: object) -> int:
 
 
 def _seed(name: str, value: object) -> int:
+    from jaxmix import arguments
+
     del name
     return arguments.seed(value)
 
 
-_METHODS = (AUTO, *(name for name, method in METHODS.items() if method.levels))
+def _confidence(name: str, value: object) -> float:
+    from jaxmix import arguments
+
+    return arguments.fraction(name, value)
+
+
+def _progress(name: str, value: object) -> Callable[..., object] | None:
+    from jaxmix import arguments
+
+    return arguments.callback(name, value)
+
+
+_METHODS = (AUTO, *METHODS)
+_INTERVALS = (AUTO, "profile", *INTERVALS)
 
 OPTIONS: Mapping[str, Option] = {
     "num_classes": Option(
@@ -91,19 +109,16 @@ OPTIONS: Mapping[str, Option] = {
         1000, "Bootstrap resamples; 0 for influence functions.", check=_num_resamples,
         flag="--resamples",
     ),
-    "confidence": Option(0.95, "Confidence of the intervals.", check=arguments.fraction),
+    "confidence": Option(0.95, "Confidence of the intervals.", check=_confidence),
     "seed": Option(0, "Seed of the resamples.", check=_seed),
-    "interval": Option(
-        AUTO, f"{', '.join((AUTO, 'profile', *intervals.KINDS))}.",
-        (AUTO, "profile", *intervals.KINDS),
-    ),
-    "resampling": Option(None, "multinomial, poisson or bayesian.", (None, *draws.KINDS)),
+    "interval": Option(AUTO, f"{', '.join(_INTERVALS)}.", _INTERVALS),
+    "resampling": Option(None, "multinomial, poisson or bayesian.", (None, *RESAMPLINGS)),
     "strata": Option(None, "arm: resample within treatment arms.", (None, "arm")),
     "checks": Option(
         True, "Further tests and sensitivity bounds of levels 2 and 3.", (True, False)
     ),
     "edge": Option("x_to_y", "What the bounds allow: x_to_y or z_to_y.", EDGES),
-    "progress": Option(None, "", check=arguments.callback),
+    "progress": Option(None, "", check=_progress),
 }  # fmt: skip
 """By the name of the keyword."""
 

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from jaxmix import arguments
+from jaxmix.exceptions import InputError
 from jaxmix.hierarchy import reading
 from jaxmix.hierarchy.paths import networkx
-from jaxmix.status import InputError
 
 if TYPE_CHECKING:
     from networkx import DiGraph

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple, cast
 
-from jaxmix.status import InputError
+from jaxmix.exceptions import InputError
 
 if TYPE_CHECKING:
     from pydot import Graph

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Set
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from jaxmix.status import InputError
+from jaxmix.exceptions import InputError
 
 if TYPE_CHECKING:
     from networkx import DiGraph

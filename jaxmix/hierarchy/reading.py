@@ -10,8 +10,8 @@ import tomllib
 from typing import cast
 
 from jaxmix import arguments
+from jaxmix.exceptions import InputError
 from jaxmix.hierarchy import dot
-from jaxmix.status import InputError
 from jaxmix.types import Json
 
 Edges = list[tuple[str, str]]

@@ -13,13 +13,13 @@ import numpy as np
 from jax.scipy.special import ndtr, ndtri
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxmix.choices import INTERVALS
 from jaxmix.sample.resamples.resamplers import acceleration as acceleration
 from jaxmix.solvers.compiling import compiled
 
 _Array = TypeVar("_Array", Array, np.ndarray)
 
-KINDS = ("percentile", "basic", "normal", "studentized", "bca")
-"""What there is: quantiles, reflected quantiles, ``-+ z se``, bootstrap-t, bias-corrected."""
+KINDS = INTERVALS
 
 _ROUNDING = 64  # units in the last place within which a resample equals the estimate
 

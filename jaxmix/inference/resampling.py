@@ -13,13 +13,13 @@ import optax
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxmix import arguments
+from jaxmix.choices import RESAMPLINGS
 from jaxmix.data.roles import CausalData
 from jaxmix.inference.asymptotic import Linearized, by_name, chosen, slopes
 from jaxmix.sample import moments
 from jaxmix.sample.features import Views, encode
 from jaxmix.sample.moments import Moments
 from jaxmix.sample.resamples import resampled, resamplers
-from jaxmix.sample.resamples.draws import KINDS
 from jaxmix.sample.resamples.resamplers import Resampler
 from jaxmix.sample.sample import Sample
 from jaxmix.solvers.compiling import compiled
@@ -101,7 +101,7 @@ def bootstrap(
     """
     _check_arguments(statistic, key, num_resamples, errors, chunk_size, progress)
     if kind is not None:
-        arguments.choice("kind", kind, KINDS, f"use one of {', '.join(KINDS)}")
+        arguments.choice("kind", kind, RESAMPLINGS, f"use one of {', '.join(RESAMPLINGS)}")
     if isinstance(data, CausalData):
         data = encode(data, reduce=True)
     if not isinstance(data, Views):

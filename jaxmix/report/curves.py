@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
+from jaxmix.exceptions import InputError
 from jaxmix.report.plots import INK
 from jaxmix.report.sheet import (
     Entry,
@@ -26,7 +27,6 @@ from jaxmix.report.sheet import (
     styles,
     ticks,
 )
-from jaxmix.status import InputError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

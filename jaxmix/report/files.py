@@ -10,7 +10,7 @@ import sys
 import tempfile
 from collections.abc import Mapping
 
-from jaxmix.status import InputError
+from jaxmix.exceptions import InputError
 
 Paths = Mapping[str, str | os.PathLike[str] | None]
 

@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from jaxmix.status import InputError
+from jaxmix.exceptions import InputError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

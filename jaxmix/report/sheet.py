@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, TypedDict, Unpack, cast
 
 import numpy as np
 
+from jaxmix.exceptions import InputError
 from jaxmix.report.plots import ACCENT, INK, figure_class, plain
-from jaxmix.status import InputError
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist

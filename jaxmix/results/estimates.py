@@ -149,7 +149,8 @@ class Diagnostics:
         range, and the condition of the class profiles.
     starts
         Factorization: how the solver fared; ``num_starts`` of them, ``num_agree`` at the best
-        optimum, ``runner_up`` the gap to the next one in log-likelihood units.
+        optimum, ``runner_up`` the gap to the next one in log-likelihood units, ``miss_rate`` how
+        often a better optimum that draws a tenth of random starts is missed.
     repairs
         Named sizes of what was repaired to get numbers: ``share_repair``, ``imaginary``.
     specification

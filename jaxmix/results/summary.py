@@ -193,6 +193,9 @@ def _diagnostic_table(result: Result) -> Table:
         text += f", {steps} step{'s' * (steps != 1)}"
         if "log_likelihood" in d.starts:
             text += f"; log-likelihood {d.starts['log_likelihood']:,.3f}"
+        if "miss_rate" in d.starts:
+            rate = number(100 * d.starts["miss_rate"], 2)
+            text += f"; {rate} % of such searches miss an optimum that draws one start in ten"
         notes.append(text + ".")
     repaired = {name: size for name, size in d.repairs.items() if size > 1e-6}
     if repaired:

@@ -5,9 +5,12 @@
 >>> study.run(config, "out/level2_vs_level3")  # doctest: +SKIP
 """
 
+from jaxmix import moved
 from jaxmix.study.configuration.config import Cell, Config, load
 from jaxmix.study.run import Progress, run
 from jaxmix.study.store import Store
 from jaxmix.study.summary import write as summarise
 
 __all__ = ["Cell", "Config", "Progress", "Store", "load", "run", "summarise"]
+
+moved.keep_old_paths(__name__)

@@ -22,8 +22,6 @@ from jaxmix.types import Json
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-FORMATS = ("png", "pdf", "svg")
-
 _NAMES = {
     "error_median": "median error",
     "error_trimmed": "error, 5 % trimmed mean",

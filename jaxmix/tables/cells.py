@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 import numpy as np
 
-from jaxmix.status import InputError
+from jaxmix.exceptions import InputError
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from jaxmix import arguments
-from jaxmix.status import InputError
+from jaxmix.exceptions import InputError
 from jaxmix.tables import separated
 from jaxmix.tables.cells import Cells, as_declared, cells_from
 from jaxmix.tables.source import Source, find

@@ -9,7 +9,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 
-from jaxmix.status import InputError
+from jaxmix.exceptions import InputError
 from jaxmix.tables.cells import Cells, cells_from
 from jaxmix.tables.source import HEAD, Source
 

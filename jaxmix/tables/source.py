@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from jaxmix import arguments
-from jaxmix.status import InputError
+from jaxmix.exceptions import InputError
 
 if TYPE_CHECKING:
     import pyarrow as pa

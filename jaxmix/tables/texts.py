@@ -12,7 +12,7 @@ from typing import SupportsFloat, cast
 import numpy as np
 
 from jaxmix import arguments
-from jaxmix.status import InputError
+from jaxmix.exceptions import InputError
 
 AUTO = "auto"
 

@@ -12,6 +12,7 @@ import sys
 import pandas as pd
 import pytest
 
+import jaxmix as jm
 from jaxmix import cli
 from jaxmix.cli import common
 from jaxmix.cli.streams import Stream
@@ -49,8 +50,8 @@ def never(*_, **__):
 
 @pytest.fixture
 def no_work(monkeypatch):
-    monkeypatch.setattr(cli, "read", never)
-    monkeypatch.setattr("jaxmix.cli.identify.identify", never)
+    monkeypatch.setattr("jaxmix.data.roles.read", never)
+    monkeypatch.setattr("jaxmix.hierarchy.identify", never)
     monkeypatch.setattr("jaxmix.demo.load_lalonde", never)
     monkeypatch.setattr("jaxmix.study.simulate.draw", never)
 
@@ -180,14 +181,14 @@ def odd(tmp_path_factory):
 
 def roles_of(monkeypatch, path, *options):
     """Return the columns by role that a call of ``fit`` reads."""
-    read, seen = cli.read, {}
+    read, seen = jm.read, {}
 
     def spy(rows, **roles):
         seen.update(roles)
         return read(rows, **roles)
 
-    monkeypatch.setattr(cli, "read", spy)
-    monkeypatch.setattr(cli, "fit", stop)
+    monkeypatch.setattr("jaxmix.data.roles.read", spy)
+    monkeypatch.setattr("jaxmix.fitting.run.fit", stop)
     with contextlib.suppress(Stopped):
         assert cli.run(["fit", str(path), "--treatment", "t", "--outcome", "y", *options]) == 0
     return seen["z"], seen["x"], seen["covariates"]

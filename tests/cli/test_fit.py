@@ -316,7 +316,7 @@ def test_outputs_are_checked_before_any_work(
     option, path, fragments, rows, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli, "read", None)  # not called
+    monkeypatch.setattr("jaxmix.data.roles.read", None)  # not called
     assert cli.run(["fit", str(rows), *ROLES, option, path]) == 2
     line = one_line(capsys)
     assert [fragment for fragment in fragments if fragment not in line] == []

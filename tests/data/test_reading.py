@@ -305,7 +305,7 @@ def test_marks_of_the_command_line(tmp_path, monkeypatch):
         called.update(options)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "read", read)
+    monkeypatch.setattr("jaxmix.data.roles.read", read)
     words = ["fit", "rows.csv", "--treatment", "t", "--outcome", "y", "--z", "z", "--x", "x"]
     for text, marks in (("auto", "auto"), ("", []), (".,-99, NA ", [".", "-99", "NA"])):
         assert cli.run([*words, "--missing-marks", text, "--encoding", "latin-1"]) == 130

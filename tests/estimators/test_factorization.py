@@ -424,5 +424,10 @@ def test_a_thorough_search_leaves_a_poor_optimum_that_looks_regular():
     )
     assert plain.stats["num_starts"] == 1
     assert plain.stats["log_likelihood"] < best - 0.01
-    assert thorough.stats["num_starts"] > 1
+    assert thorough.stats["num_starts"] == 45  # the spectral one, and 44
+    assert thorough.stats["miss_rate"] == pytest.approx(0.9**44)
+    assert "miss_rate" not in plain.stats
+    alone = jm.factorization.solve(jnp.asarray(HIDDEN), 1, key=KEY, thorough=True)
+    assert alone.stats["num_starts"] == 1  # one class has one optimum
+    assert "miss_rate" not in alone.stats
     assert thorough.stats["log_likelihood"] == pytest.approx(best, abs=1e-6)

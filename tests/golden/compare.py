@@ -3,7 +3,8 @@
 import math
 from typing import Any
 
-SOLVER = {"decrement", "steps", "runner_up"}  # how the optimum was met, and not what it is
+# How the optimum was met, and not what it is.
+SOLVER = {"decrement", "steps", "runner_up", "num_starts", "num_agree", "miss_rate"}
 # Ends of searches are found to a tolerance. That of the spread is the root of a variance, and one
 # near 0 that is known to 1e-10 has a root that is known to 1e-5.
 SEARCHED = {".sensitivity": 1e-6, ".spread.interval": 1e-5}
@@ -15,9 +16,10 @@ def differences(new: Any, old: Any, tolerance: float, path: str = "") -> list[st
     Numbers may differ by `tolerance`, relative to the larger of 1 and their size.
     """
     if isinstance(old, dict) and isinstance(new, dict):
-        found = [f"{path}.{name}: only before" for name in old.keys() - new.keys()]
-        found += [f"{path}.{name}: only now" for name in new.keys() - old.keys()]
-        for name in sorted(old.keys() & new.keys() - SOLVER):
+        before, now = old.keys() - SOLVER, new.keys() - SOLVER
+        found = [f"{path}.{name}: only before" for name in before - now]
+        found += [f"{path}.{name}: only now" for name in now - before]
+        for name in sorted(before & now):
             found += differences(new[name], old[name], tolerance, f"{path}.{name}")
         return found
     if isinstance(old, list) and isinstance(new, list):

@@ -444,8 +444,10 @@ def test_the_command_it_names_is_one_that_fit_takes(number, monkeypatch):
         called.update(data, **options)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "read", lambda path, **roles: {"path": str(path), **roles})
-    monkeypatch.setattr(cli, "fit", fit)
+    monkeypatch.setattr(
+        "jaxmix.data.roles.read", lambda path, **roles: {"path": str(path), **roles}
+    )
+    monkeypatch.setattr("jaxmix.fitting.run.fit", fit)
     command = identify(GRAPHS / f"level{number}.toml").command
     words = [("2" if word == "K" else word) for word in shlex.split(command)]
     assert words[0] == "jaxmix"

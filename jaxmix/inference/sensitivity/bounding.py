@@ -16,8 +16,8 @@ import numpy as np
 from jaxtyping import Array
 
 from jaxmix import arguments
+from jaxmix.choices import EDGES
 from jaxmix.estimators import factorization
-from jaxmix.inference.sensitivity.edge import EDGES
 from jaxmix.inference.sensitivity.result import Numbers, Sensitivity
 from jaxmix.inference.sensitivity.sweep import Problem, sweep
 from jaxmix.model.law import Mixture

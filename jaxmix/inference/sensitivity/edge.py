@@ -26,8 +26,6 @@ from jaxmix.solvers.compiling import compiled
 from jaxmix.solvers.minimise import damped, minimise
 from jaxmix.status import Status
 
-EDGES = tuple(EDGE)
-
 FIT_SLACK = 0.01
 """Log-likelihood units that a best fit may lose; twice as much is tolerated at the end."""
 

@@ -34,6 +34,7 @@ from jax.extend.random import threefry_2x32
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
+from jaxmix.choices import RESAMPLINGS
 from jaxmix.sample.resamples.units import BLOCK, Units, rows_of, units_of
 from jaxmix.sample.views import Views
 from jaxmix.solvers.sampling import multinomial
@@ -41,7 +42,7 @@ from jaxmix.solvers.sampling import multinomial
 DRAWS = 2
 """Version of the scheme; a result says by which one it was drawn."""
 
-KINDS = ("multinomial", "poisson", "bayesian")
+KINDS = RESAMPLINGS
 
 POISSON = (41427, 17317, 5262, 1245, 240, 39, 5, 1)
 """How many of the 65,536 pieces give a Poisson count of at least 1, 2, ..., 8.

@@ -7,12 +7,12 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import TypedDict, cast
 
+from jaxmix import choices
 from jaxmix.estimators.registry import METHODS
-from jaxmix.inference import intervals as intervals_
 from jaxmix.study.configuration.methods import Chosen
 from jaxmix.study.configuration.source import Source, check_among, check_keys, check_type, suggest
 
-INTERVALS = ("delta", "profile", "bootstrap", *intervals_.KINDS)
+INTERVALS = ("delta", "profile", "bootstrap", *choices.INTERVALS)
 _BY_DERIVATIVES = ("delta", "studentized", "bca")
 FIGURES = ("curves", "histograms")
 

@@ -6,20 +6,20 @@ import pathlib
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
-import rich.progress
 import typer
 
-from jaxmix import study
+from jaxmix.choices import FIGURES
+from jaxmix.cli.common import compute
+from jaxmix.exceptions import InputError
 from jaxmix.report.files import check_outputs, expand
 from jaxmix.report.plots import figure_class
-from jaxmix.report.progress import progress_bar
 from jaxmix.report.tables import Table, number
-from jaxmix.status import InputError
-from jaxmix.study import figures, simulate
-from jaxmix.study.configuration.population import population_of_file
 from jaxmix.types import Json
+
+if TYPE_CHECKING:
+    from jaxmix import study
 
 app = typer.Typer(rich_markup_mode=None, help="Simulation studies: run, status, summarize, plot.")
 
@@ -53,6 +53,8 @@ def run_command(
         raise InputError(f"--chunk-size is {chunk_size}; it has to be at least 1")
     store = _store(config, out, set_)
     before = store.num_done()
+    from jaxmix import study
+
     with _progress(len(store.config.cells), store.config.num_replicates) as progress:
         lines = study.run(store.config, store.folder, chunk_size=chunk_size, progress=progress)
     _show(store, lines)
@@ -86,6 +88,8 @@ def summarize_command(config: ConfigPath, out: Out = None, set_: Set = None) -> 
     """Write the summary anew from the cells that are there."""
     store = _store(config, out, set_)
     _needs_cells(store)
+    from jaxmix import study
+
     _show(store, study.summarise(store))
     missing = len(store.config.cells) - store.num_done()
     if missing:
@@ -99,16 +103,16 @@ def plot_command(
     config: ConfigPath,
     out: Out = None,
     set_: Set = None,
-    format_: Annotated[str, typer.Option("--format", help=" or ".join(figures.FORMATS) + ".")] = (
-        "png"
-    ),
+    format_: Annotated[str, typer.Option("--format", help=" or ".join(FIGURES) + ".")] = ("png"),
 ) -> int:
     """Draw the figures of a study beside its summary."""
-    if format_ not in figures.FORMATS:
-        raise InputError(f"--format is {format_!r}; use one of {', '.join(figures.FORMATS)}")
+    if format_ not in FIGURES:
+        raise InputError(f"--format is {format_!r}; use one of {', '.join(FIGURES)}")
     figure_class()
     store = _store(config, out, set_)
     _needs_cells(store)
+    from jaxmix.study import figures
+
     for path in figures.write(store, format_):
         print(f"wrote {path}")
     return 0
@@ -134,6 +138,10 @@ def simulate_command(
         raise InputError(f"--seed is {seed}; it has to lie between 0 and 2^63 - 1")
     population, output = expand(population), expand(output)
     check_outputs({"--output": output}, {"the population": population})
+    compute()
+    from jaxmix.study import simulate
+    from jaxmix.study.configuration.population import population_of_file
+
     simulate.check_ending(output)
     spec = population_of_file(str(population))
     drawn = simulate.draw(spec, rows, seed, with_class=with_class)
@@ -145,6 +153,9 @@ def simulate_command(
 def _store(config: pathlib.Path, out: pathlib.Path | None, overrides: list[str] | None) -> (
     study.Store
 ):  # fmt: skip
+    compute()
+    from jaxmix import study
+
     config = expand(config)
     loaded = study.load(config, overrides or ())
     store = study.Store(expand(out or pathlib.Path("out", loaded.name)), loaded)
@@ -187,6 +198,10 @@ def _with_error(value: float, mc_se: float) -> str:
 @contextmanager
 def _progress(cells: int, replicates: int) -> Iterator[study.Progress]:
     """Show cells, replicates per second and the time left, on standard error."""
+    import rich.progress
+
+    from jaxmix.report.progress import progress_bar
+
     started = time.monotonic()
     with progress_bar(
         rich.progress.TextColumn("cell {task.fields[cell]} of {task.fields[cells]}"),
