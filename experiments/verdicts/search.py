@@ -6,7 +6,7 @@ until enough of them have a best optimum that 5 to 25 % of random starts reach: 
 level 3, and three classes of five binary items. A csv of categorical columns (such as gss08 of
 poLCA) is fitted with four classes. For each, with many keys: the share of starts that reach the
 best optimum; how often a search misses it that stops once the best optimum so far has been met
-several times, and a thorough one, which takes `jaxmix.model.search.SURE` random starts to their
+several times, and a thorough one, which takes `jaxmix.model.pool.SURE` random starts to their
 end; and what the latter is to miss by ``(1 - share)^SURE``.
 """
 
@@ -23,8 +23,9 @@ from jaxtyping import Array
 
 import jaxmix as jm
 from jaxmix.data.categories import codes_of
+from jaxmix.model.pool import SURE, TOGETHER, best_first
 from jaxmix.model.rows import Rows
-from jaxmix.model.search import AGREE, SURE, TOGETHER, Options, best_first, maximise
+from jaxmix.model.search import AGREE, Options, maximise
 from jaxmix.model.structure import LEVEL, latent_classes
 from jaxmix.model.table import Table
 from jaxmix.solvers.compiling import compiled

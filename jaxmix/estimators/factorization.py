@@ -24,7 +24,7 @@ from jaxmix.estimators import least_squares, spectral
 from jaxmix.estimators.base import Start
 from jaxmix.estimators.least_squares import Layout
 from jaxmix.estimators.optimum import moments_value, table_value
-from jaxmix.model import search
+from jaxmix.model import pool, search
 from jaxmix.model.law import EffectLaw, Mixture, range_status
 from jaxmix.model.likelihood import Observed
 from jaxmix.model.optimum import mixture_of, singular_where, table_of
@@ -107,7 +107,7 @@ def solve(
         the weight of the estimate.
     thorough
         Whether `kl` takes every start to its end, as `jaxmix.fit` does: an optimum that draws a
-        tenth of random starts is then missed by 1 % of searches (`jaxmix.model.search.SURE`). The
+        tenth of random starts is then missed by 1 % of searches (`jaxmix.model.pool.SURE`). The
         first start of a small or a strange table may look regular in a poor optimum; simulations
         of regular populations need no more than that start.
 
@@ -119,7 +119,7 @@ def solve(
         stats: ``log_likelihood``, ``g2`` (`kl`) or ``j`` (`gmm`), ``df`` (nominal for `kl`, from
         ranks for `gmm`), ``decrement`` (predicted gain left), ``steps``, ``num_starts``,
         ``num_agree``, ``runner_up`` (gap to the best other optimum), ``miss_rate`` (of a thorough
-        search: `jaxmix.model.search.miss_rate`), ``flatness`` (smallest scaled pivot),
+        search: `jaxmix.model.pool.miss_rate`), ``flatness`` (smallest scaled pivot),
         ``num_zero`` (probabilities at 0), ``start``. Statuses: BOUNDARY (a probability is 0),
         NOT_IDENTIFIED (the optimum is flat), STARTS_DISAGREE, MAX_STEPS, NONFINITE.
 
@@ -224,10 +224,10 @@ def _by_likelihood(
     k = options.num_classes
     data = table_of(moments, level)
     fixed = jax.lax.stop_gradient(data)
-    pool = options.thorough and start is None
-    if pool:
-        together = min(options.num_starts, search.TOGETHER)
-        found = search.best_first(fixed, key, options, together)
+    from_pool = options.thorough and start is None
+    if from_pool:
+        together = min(options.num_starts, pool.TOGETHER)
+        found = pool.best_first(fixed, key, options, together)
     else:
         first = () if start is None else Factors(*start)
         found = search.maximise(fixed, jax.random.key_data(key), first, options)
@@ -268,8 +268,8 @@ def _by_likelihood(
         "flat": flat_optimum,
         "start": optimum,
     }
-    if pool and k > 1:  # one class has one optimum
-        stats["miss_rate"] = search.miss_rate(found.starts - (options.first is not None))
+    if from_pool and k > 1:  # one class has one optimum
+        stats["miss_rate"] = pool.miss_rate(found.starts - (options.first is not None))
     return Solution(value, settle(status, (value.shares, value.means)), stats)
 
 
@@ -278,7 +278,7 @@ def _num_starts(k: int, asked: int | None, thorough: bool) -> int:
         return asked
     if not thorough:
         return 33
-    return 1 + search.SURE if k > 1 else 1
+    return 1 + pool.SURE if k > 1 else 1
 
 
 def _by_least_squares(

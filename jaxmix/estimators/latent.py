@@ -15,8 +15,9 @@ from jaxtyping import Array, Float, Int
 
 from jaxmix.model.identification import rank_of
 from jaxmix.model.optimum import revisited
+from jaxmix.model.pool import SURE, TOGETHER, best_first, miss_rate
 from jaxmix.model.rows import Rows
-from jaxmix.model.search import SURE, TOGETHER, Options, best_first, miss_rate
+from jaxmix.model.search import Options
 from jaxmix.model.settling import SETTLED, settle_down
 from jaxmix.model.structure import Factors, Structure, latent_classes
 from jaxmix.solvers.compiling import compiled
@@ -129,7 +130,7 @@ def solve(
         parameters), ``decrement`` (predicted gain left), ``steps``, ``num_starts`` (that went on
         beyond EM), ``num_agree`` (of these, within `jaxmix.model.search.AGREE` of the best),
         ``runner_up`` (gap to the best other optimum), ``miss_rate`` (of a thorough search:
-        `jaxmix.model.search.miss_rate`), ``num_free`` (parameters not held at 0),
+        `jaxmix.model.pool.miss_rate`), ``num_free`` (parameters not held at 0),
         ``rank`` (of the information in these; see `jaxmix.model.identification.rank_of`).
         Statuses: BOUNDARY (a probability is 0), NOT_IDENTIFIED (rank below num_free),
         STARTS_DISAGREE, MAX_STEPS, NONFINITE.

@@ -17,7 +17,7 @@ import numpy as np
 from jaxmix import arguments
 from jaxmix.data.categories import check_stored, codes_like, codes_of, counts_of
 from jaxmix.estimators import latent
-from jaxmix.model.search import SURE
+from jaxmix.model.pool import SURE
 from jaxmix.report.files import write_whole
 from jaxmix.report.tables import Table, number, text_keys
 from jaxmix.solvers.compiling import one_table

@@ -28,16 +28,15 @@ from jaxmix.status import Status
 AGREE = 0.01
 """Log-likelihood units within which optima count as the same."""
 
-TOGETHER = 8
-"""Starts of one data set that climb side by side."""
+EM_STEPS = 20
+"""EM steps of a random start before it climbs."""
 
-SURE = 44
-"""Random starts of which all miss an optimum that draws a tenth of them in 1 % of searches."""
+MOST_STEPS = 60
+"""Scoring steps of a random start before the best of them go on."""
 
 _MIX = 0.02  # even probabilities mixed into a start, so that none begins at 0
-_EM_STEPS, _EM_STEPS_RANDOM, _EM_STEPS_WARM = 10, 20, 1
+_EM_STEPS_FIRST, _EM_STEPS_WARM = 10, 1
 _REGULAR_STEPS = 8  # scoring that needs more has not met a regular optimum
-_RANDOM_STEPS = 60
 _ROUND = 8  # random starts per round
 _ENOUGH = 3  # starts that have to agree on the best optimum
 _EXACT_BELOW = 1.0  # predicted gain, in log-likelihood units, where exact curvature is tried
@@ -64,7 +63,7 @@ class Options:
         Whether a first start is given; there are no others then.
     thorough
         Whether random starts are tried also where the first one looks regular (`maximise`), or
-        all starts go on beyond EM (`best_first`).
+        all starts go on beyond EM (`jaxmix.model.pool.best_first`).
     optimiser
         An optax transformation that precedes scoring, on logits; or None.
     """
@@ -77,24 +76,6 @@ class Options:
     warm: bool = False
     thorough: bool = False
     optimiser: optax.GradientTransformation | None = None
-
-
-def miss_rate(num_starts: Int[Array, ""] | int, share: float = 0.1) -> Float[Array, ""]:
-    """Return how often a thorough search misses an optimum that draws a share of random starts.
-
-    Parameters
-    ----------
-    num_starts
-        Independent random starts, all taken to their end.
-    share
-        Share of starts from which the optimum is reached.
-
-    Examples
-    --------
-    >>> round(float(miss_rate(SURE)), 3)
-    0.01
-    """
-    return jnp.asarray((1 - share) ** jnp.asarray(num_starts, float))
 
 
 class Fit(NamedTuple):
@@ -151,12 +132,13 @@ def random_start(key: Array, data: Observed, k: int) -> Factors:
     return data.structure.normalise(Factors(gate, tuple(parts)))
 
 
-def _expect(data: Observed, factors: Factors, num_steps: int) -> Factors:
+def expect(data: Observed, factors: Factors, num_steps: int) -> Factors:
+    """Take EM steps."""
     found: Factors = jax.lax.fori_loop(0, num_steps, lambda _, f: em_step(data, f), factors)
     return found
 
 
-def _climb(
+def climb(
     data: Observed, factors: Factors, options: Options, max_steps: Int[Array, ""]
 ) -> tuple[Factors, Array, Array, Array]:
     """Take scoring steps; return factors, loss, whether the tolerance was met, steps."""
@@ -236,13 +218,13 @@ def _maximise_batch(
             start = options.first(own)
         else:
             start = random_start(jax.random.wrap_key_data(key_data), own, k)
-        start = _expect(own, start, _EM_STEPS_WARM if warm else _EM_STEPS)
+        start = expect(own, start, _EM_STEPS_WARM if warm else _EM_STEPS_FIRST)
         loss = own.deviance(start)
         one, inf = jnp.int32(1), jnp.full_like(loss, jnp.inf)
         return Fit(start, loss, jnp.asarray(False), jnp.int32(0), one, one, inf)
 
-    def climb(fit: Fit, own: Observed, cap: Array) -> Fit:
-        factors, loss, done, steps = _climb(own, fit.factors, options, cap - fit.steps)
+    def go_on(fit: Fit, own: Observed, cap: Array) -> Fit:
+        factors, loss, done, steps = climb(own, fit.factors, options, cap - fit.steps)
         return fit._replace(factors=factors, loss=loss, done=done, steps=fit.steps + steps)
 
     def try_round(fit: Fit, own: Observed, key_data: Array) -> Fit:
@@ -251,8 +233,8 @@ def _maximise_batch(
         )
 
         def climbed(key: Array) -> tuple[Factors, Array, Array, Array]:
-            start = _expect(own, random_start(key, own, k), _EM_STEPS_RANDOM)
-            return _climb(own, start, options, jnp.int32(_RANDOM_STEPS))
+            start = expect(own, random_start(key, own, k), EM_STEPS)
+            return climb(own, start, options, jnp.int32(MOST_STEPS))
 
         return _best_of(fit, *jax.vmap(climbed)(keys))
 
@@ -268,7 +250,7 @@ def _maximise_batch(
         short = (carry.rounds == 0) & (not warm)
         cap = jnp.where(short, min(_REGULAR_STEPS, options.max_steps), options.max_steps)
         caps = jnp.full(batch, cap)
-        fit = where_selected(jax.vmap(climb), carry.fit, unfinished(carry), data, caps)
+        fit = where_selected(jax.vmap(go_on), carry.fit, unfinished(carry), data, caps)
         ordinary = fit.done & ~_absurd(2 * fit.loss, data, k)
         regular = jnp.where(carry.rounds == 0, ordinary & (not options.thorough), carry.regular)
         carry = _Carry(carry.rounds + 1, fit, regular)
@@ -307,114 +289,6 @@ def _best_of(fit: Fit, factors: Factors, loss: Array, done: Array, steps: Array)
         agree.astype(jnp.int32),
         others.min(),
     )
-
-
-_ENOUGH_OF_POOL = 4  # starts that have to agree on the best optimum
-
-
-class _Pool(NamedTuple):
-    """Starts of one data set, those that fit best after EM first, and how they fared.
-
-    Attributes
-    ----------
-    tried
-        How many of them have gone on beyond EM.
-    factors, loss, done, steps
-        As in `Fit`, with a leading axis of starts; the loss is infinite where not tried.
-    """
-
-    tried: Int[Array, ""]
-    factors: Factors
-    loss: Float[Array, " s"]
-    done: Bool[Array, " s"]
-    steps: Int[Array, " s"]
-
-    @property
-    def agree(self) -> Int[Array, ""]:
-        """How many starts met the best optimum."""
-        return jnp.sum(self.loss <= self.loss.min() + AGREE)
-
-    def best(self, tolerance: float) -> Int[Array, ""]:
-        """Return the best start; among those that end alike, one that met the tolerance."""
-        near = self.done & (self.loss <= self.loss.min() + tolerance)
-        alike = jnp.where(near, self.loss, jnp.inf)
-        return jnp.where(jnp.any(near), jnp.argmin(alike), jnp.argmin(self.loss))
-
-
-def best_first(data: Observed, key: Array, options: Options, together: int) -> Fit:
-    """Fit one data set from many starts, which all take EM steps before the best of them go on.
-
-    A search is thorough where all of them go on to the end. Each start is independent of the
-    others, so that an optimum which draws a share p of random starts is missed by n of them with
-    probability ``(1 - p)^n``: 1 % for a tenth and `SURE`. A rule that stops when the best optimum
-    has been met several times stops in a popular one that is not the best. Without it, the search
-    ends when one optimum, the best so far, has been met four times.
-
-    The round of starts that climb side by side and the last steps of the best one are one program.
-
-    Parameters
-    ----------
-    data
-        Counts under a structure.
-    key
-        JAX key of the starts.
-    options
-        See `Options`; the first start, if any, is the first of `num_starts`.
-    together
-        Starts that climb side by side.
-    """
-    num = options.num_starts
-    first = None if options.first is None else options.first(data)
-
-    def begin(index: Array) -> tuple[Factors, Array]:
-        start = random_start(jax.random.fold_in(key, index), data, options.num_classes)
-        if first is not None:
-            start = jax.tree.map(lambda own, given: jnp.where(index == 0, given, own), start, first)
-        start = _expect(data, start, _EM_STEPS_RANDOM)
-        return start, data.deviance(start)
-
-    starts, losses = jax.lax.map(begin, jnp.arange(num), batch_size=together)
-    order = jnp.argsort(losses)  # NaN comes last
-    none = jnp.zeros(num, jnp.int32)
-    pool = _Pool(
-        jnp.int32(0), jax.tree.map(lambda f: f[order], starts), jnp.full_like(losses, jnp.inf),
-        none.astype(bool), none,
-    )  # fmt: skip
-
-    def searching(pool: _Pool) -> Bool[Array, ""]:
-        open_ = jnp.asarray(True) if options.thorough else pool.agree < _ENOUGH_OF_POOL
-        return (pool.tried == 0) | ((pool.tried < num) & open_)
-
-    def unfinished(pool: _Pool) -> Bool[Array, ""]:
-        best = pool.best(options.tolerance)
-        open_ = ~pool.done[best] & jnp.isfinite(pool.loss[best])
-        return searching(pool) | (open_ & (pool.steps[best] < options.max_steps))
-
-    def body(pool: _Pool) -> _Pool:
-        # The last round may work on its last start more than once, to the same end; and after the
-        # search the best start goes on alone if it has not met the tolerance.
-        search, best = searching(pool), pool.best(options.tolerance)
-        own = jnp.minimum(pool.tried + jnp.arange(together), num - 1)
-        own = jnp.where(search, own, best)
-        first = min(_RANDOM_STEPS, options.max_steps)
-        cap = jnp.where(search, first, options.max_steps - pool.steps[best])
-        begun = jax.tree.map(lambda f: f[own], pool.factors)
-        factors, loss, done, steps = jax.vmap(lambda f: _climb(data, f, options, cap))(begun)
-        return _Pool(
-            jnp.minimum(pool.tried + together, num),
-            jax.tree.map(lambda all_, new: all_.at[own].set(new), pool.factors, factors),
-            pool.loss.at[own].set(jnp.where(jnp.isfinite(loss), loss, jnp.inf)),
-            pool.done.at[own].set(done),
-            pool.steps.at[own].set(pool.steps[own] + steps),
-        )
-
-    pool = jax.lax.while_loop(unfinished, body, pool)
-    best = pool.best(options.tolerance)
-    others = jnp.where(pool.loss > pool.loss[best] + AGREE, pool.loss, jnp.inf)
-    return Fit(
-        jax.tree.map(lambda f: f[best], pool.factors), pool.loss[best], pool.done[best],
-        pool.steps[best], pool.tried, pool.agree, others.min(),
-    )  # fmt: skip
 
 
 def degrees_of_freedom(structure: Structure, shape: tuple[int, ...], k: int) -> int:

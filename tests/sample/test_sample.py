@@ -43,7 +43,8 @@ def test_sums_are_formed_once(sample):
 
 def test_slopes_are_those_of_moments(sample):
     value, found = slopes(numbers, sample.moments)
-    np.testing.assert_array_equal(value["effect"], numbers(sample.moments)["effect"])
+    # Two programs: the last digit may differ.
+    np.testing.assert_allclose(value["effect"], numbers(sample.moments)["effect"], rtol=1e-14)
     # Order of a flattened dict: by name.
     step = 1e-6 * np.random.default_rng(0).normal(size=sample.moments.tensor.shape)
 

@@ -165,18 +165,19 @@ def _differentiated(moments: Moments, k: int, method: str) -> tuple[Array, Array
 def _numbers(moments: Moments, k: int, method: str) -> tuple[Float[Array, " 2k"], Array]:
     """Return shares before any projection, then effects; and whether there is an estimate."""
     if method == "spectral":
-        solution = spectral.solve(moments, k)
-        mixture = solution.value
+        by_operator = spectral.solve(moments, k)
+        mixture, status = by_operator.value, by_operator.status
         # What the solution holds are shares projected onto the simplex.
         shares = pinv(mixture.x_profiles, k).matrix @ target_x(moments, "ATE", 1)
         effects = mixture.effects()
     elif method == "synthetic":
-        law = synthetic.solve(moments, k, quadrature="pencil").value[0]
+        by_moments = synthetic.solve(moments, k, quadrature="pencil")
+        law, status = by_moments.value[0], by_moments.status
         shares, effects = law.shares, law.effects
     else:
         raise ValueError(f"method is {method!r}: use one of {', '.join(METHODS)}")
     values = jnp.concatenate([shares, effects])
-    broken = jnp.any(jnp.stack([solution.status == status for status in _NO_SPECTRUM]))
+    broken = jnp.any(jnp.stack([status == bad for bad in _NO_SPECTRUM]))
     return values, ~broken & jnp.all(jnp.isfinite(values))
 
 
