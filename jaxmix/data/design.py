@@ -158,6 +158,18 @@ class Design(Generic[A]):
         """
         return not self.stratified and (self.is_random or asked or at_a_bound)
 
+    def doubt(self: Design[np.ndarray], t: np.ndarray, arms: Sequence[str], treatment: str) -> str:
+        """Return why errors that know the design may be too small; see `clusters.doubt`.
+
+        Parameters
+        ----------
+        t, arms, treatment
+            Arm of each row, labels of the arms, name of the treatment.
+        """
+        if self.cluster is None:
+            return ""
+        return clusters.doubt(self.cluster, t, arms, treatment)
+
     def resampling(self, *, corrected: bool) -> str:
         """Return the kind of resamples that suits the design.
 

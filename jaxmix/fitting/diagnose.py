@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from jaxmix.data import clusters
 from jaxmix.data.redundancy import notes_on_copies
 from jaxmix.data.roles import CausalData
 from jaxmix.inference.estimation import Estimation
@@ -97,9 +96,8 @@ def warnings_of(
             f"{diagnostics.num_resamples} resamples: they are not resolved, and intervals by "
             "class are unreliable"
         )
-    if data.cluster is not None:
-        doubt = clusters.doubt(data.cluster, data.t, data.arms, data.treatment)
-        found += [doubt] * bool(doubt)
+    if doubt := data.design.doubt(data.t, data.arms, data.treatment):
+        found.append(doubt)
     if diagnostics.specification.rejects():
         found.append(
             f"the specification test rejects ({diagnostics.specification.null}): the estimate "
