@@ -226,7 +226,8 @@ def fit_command(
     from jaxmix.report.progress import fit_progress
 
     with fit_progress() as progress:
-        result = fit(data, graph=graph, progress=progress, **asked).complete()
+        result = fit(data, graph=graph, progress=progress, **asked)
+        result.complete(lambda part: progress.say(part, result.in_brief()))
     more: Writers = ()
     if sensitivity_plot is not None and (bounds := result.sensitivity) is not None:
         more = [(sensitivity_plot, lambda path: draw(bounds.plot(), path))]

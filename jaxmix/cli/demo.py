@@ -34,7 +34,8 @@ def lalonde_command(
         data = demo.load_lalonde()
         result = demo.lalonde(
             data, progress=progress, num_resamples=resamples, confidence=confidence, seed=seed
-        ).complete()
+        )
+        result.complete(lambda part: progress.say(part, result.in_brief()))
     trial = ForestRow("randomized trial", data.trial.value, data.trial.interval, "contrast")
     words = demo.lalonde_words(result, data.trial)
     return report(result, context.obj, json, plot, words=words, extra=(trial,))

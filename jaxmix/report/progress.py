@@ -47,30 +47,47 @@ def progress_bar(
             bar.stop()
 
 
+class FitProgress:
+    """What a fit is at; called with resamples done and in all.
+
+    Parameters
+    ----------
+    show
+        Moves the bar, by fields.
+    """
+
+    def __init__(self, show: Callable[..., None]) -> None:
+        self._show = show
+
+    def __call__(self, done: int, total: int) -> None:
+        """Say how many resamples are done."""
+        # One step more than resamples: a bar that is full stands still, its clock too.
+        self._show(
+            completed=done,
+            total=total + 1,
+            stage="resampling" if done < total else _BETWEEN,
+            found=f"{done}/{total} resamples",
+        )
+
+    def say(self, stage: str, found: str) -> None:
+        """Say what is computed, and what was found so far."""
+        self._show(stage=stage, found=found)
+
+
 @contextmanager
-def fit_progress() -> Iterator[Callable[[int, int], None]]:
-    """Show what a fit is at, and give the function that takes resamples done and in all."""
+def fit_progress() -> Iterator[FitProgress]:
+    """Show what a fit is at, and give what takes the news of it."""
     with progress_bar(
         rich.progress.SpinnerColumn("dots" if _can_show("⠋") else "line"),
         rich.progress.TextColumn("{task.fields[stage]}"),
         rich.progress.BarColumn(),
-        rich.progress.TextColumn("{task.fields[resamples]}"),
+        rich.progress.TextColumn("{task.fields[found]}"),
         rich.progress.TimeElapsedColumn(),
         total=None,
         stage=_BETWEEN,
-        resamples="",
+        found="",
     ) as show:
-
-        def update(done: int, total: int) -> None:
-            # One step more than resamples: a bar that is full stands still, its clock too.
-            show(
-                completed=done,
-                total=total + 1,
-                stage="resampling" if done < total else _BETWEEN,
-                resamples=f"{done}/{total} resamples",
-            )
-
-        yield update
+        yield FitProgress(show)
 
 
 def _can_show(letter: str) -> bool:

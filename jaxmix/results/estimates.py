@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -99,9 +99,20 @@ class Checks:
         why = "the further checks were left out (checks, --no-checks)"
         return cls(Later.known(tests), Later.known(()), Later.known(None), why, asked=False)
 
-    def read(self) -> None:
-        """Compute what was not read yet."""
-        for part in (self.tests, self.rows, self.bounds):
+    def read(self, told: Callable[[str], object] | None = None) -> None:
+        """Compute what was not read yet.
+
+        Parameters
+        ----------
+        told
+            Called with the name of each part before it is computed.
+        """
+        for name, part in (
+            ("tests of the classes", self.tests), ("influential rows", self.rows),
+            ("sensitivity bounds", self.bounds),
+        ):  # fmt: skip
+            if told is not None and not part.is_read:
+                told(name)
             part.read()
 
 

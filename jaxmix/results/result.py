@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -158,14 +158,19 @@ class Result:
             return self
         return None if self.law is None else self.conditional
 
-    def complete(self) -> Result:
+    def complete(self, told: Callable[[str], object] | None = None) -> Result:
         """Compute what is computed when it is first read, and return the result.
 
         It keeps no table then: to store or send it, or before many are kept.
+
+        Parameters
+        ----------
+        told
+            Called with the name of each part before it is computed.
         """
-        self.diagnostics.checks.read()
+        self.diagnostics.checks.read(told)
         for other in self.beside.values():
-            other.complete()
+            other.complete(told)
         return self
 
     def cdf(self, value: float) -> Estimate:
@@ -202,6 +207,10 @@ class Result:
     def tables(self) -> list[Table]:
         """Return the result as tables, the way `summary` prints them."""
         return summary.tables(self)
+
+    def in_brief(self) -> str:
+        """Return the effect, and those of the classes, in a few words; nothing is computed."""
+        return summary.in_brief(self)
 
     def summary(self) -> str:
         """Return the result as text."""

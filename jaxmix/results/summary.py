@@ -53,6 +53,17 @@ def tables(result: Result) -> list[Table]:
     return parts
 
 
+def in_brief(result: Result) -> str:
+    """Return the effect with its standard error, and the class effects, in a few words."""
+    found = f"{result.estimand_name} {number(result.ate.value, 3)}"
+    if result.ate.se is not None:
+        found += f" (std. error {number(result.ate.se, 2)})"
+    if result.law is not None:
+        effects = ", ".join(number(float(effect), 3) for effect in result.law.effects)
+        found += f"; by class {effects}"
+    return found
+
+
 def _effect_table(result: Result) -> Table:
     percent = f"{100 * result.confidence:g} % interval"
     of = " | treated" if result.estimand == "ATT" else ""

@@ -13,6 +13,7 @@ import pytest
 import jaxmix as jm
 from jaxmix import Status
 from jaxmix.fitting import stages
+from jaxmix.report.tables import number
 from jaxmix.sample.moments import from_rows
 from tests.golden.cases import counted, table
 
@@ -66,6 +67,28 @@ def test_a_fit_leaves_for_later_what_can_wait(unread):
     assert result.sensitivity is result.sensitivity
     assert is_read(result) == [True, True, True]
     assert is_read(unread) == [False] * 3
+
+
+def test_what_is_left_is_named_before_it_is_computed(unread):
+    result, told = copy.deepcopy(unread), []
+    assert result.complete(lambda part: told.append((part, is_read(result)))) is result
+    assert told == [
+        ("tests of the classes", [False] * 3), ("influential rows", [True, False, False]),
+        ("sensitivity bounds", [True, True, False]),
+    ]  # fmt: skip
+    result.complete(told.append)
+    assert len(told) == 3
+
+
+def test_a_result_in_brief_computes_nothing(unread):
+    result = copy.deepcopy(unread)
+    first, second = (number(float(effect), 3) for effect in result.law.effects)
+    told = result.in_brief()
+    assert told.startswith("ATE ")
+    assert told.endswith(f"; by class {first}, {second}")
+    assert is_read(result) == [False] * 3
+    alone = dataclasses.replace(result, law=None, ate=result.ate._replace(se=None))
+    assert alone.in_brief() == f"ATE {number(result.ate.value, 3)}"
 
 
 ORDERS = {

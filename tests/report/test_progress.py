@@ -44,6 +44,13 @@ def test_a_bar_says_what_a_fit_is_at(soon, terminal, capsys):
         shown(capsys, "compiling, fitting, testing", "100/100 resamples", "0:00:01", "0:00:02")
 
 
+def test_a_bar_shows_numbers_before_all_is_computed(soon, terminal, capsys):
+    with progress.fit_progress() as report:
+        report(100, 100)
+        report.say("sensitivity bounds", "ATE 0.25 (std. error 0.017)")
+        shown(capsys, "sensitivity bounds", "ATE 0.25 (std. error 0.017)")
+
+
 def test_no_bar_for_what_is_over_at_once(terminal, capsys):
     with progress.fit_progress() as report:
         report(1, 1)
