@@ -186,6 +186,13 @@ def test_newton_steps_solve_the_whole_system(name, exact, damping):
     expected = np.zeros(len(flat))
     expected[free] = np.linalg.solve(system[np.ix_(free, free)], gradient[free])
     direction, gain, pivot = newton_step(data, factors, jnp.asarray(damping), jnp.asarray(exact))
+    if name == "z moves y" and damping == 0:
+        # The table leaves these mixtures open: the system is singular, or off the ridge has a
+        # negative eigenvalue, and the pivot says so.
+        values = np.linalg.eigvalsh(system[np.ix_(free, free)])
+        assert values[0] < 1e-12 * values[-1]
+        assert not pivot > 1e-10
+        return
     np.testing.assert_allclose(ravel_pytree(direction)[0], expected, rtol=1e-6, atol=1e-8)
     assert float(gain) == pytest.approx(expected @ np.asarray(gradient) / 2, rel=1e-6)
     assert 0 < pivot <= 1
