@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
-from typing import Generic, TypeVar, cast
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
-import jax
 import numpy as np
-from jaxtyping import Array
 
 from jaxmix.data import clusters
 from jaxmix.data.columns import Column, label, listed, stray_texts
 from jaxmix.exceptions import InputError
 
-A = TypeVar("A", np.ndarray, Array)
+if TYPE_CHECKING:
+    from jaxtyping import Array
+
+A = TypeVar("A", np.ndarray, "Array")
+B = TypeVar("B", np.ndarray, "Array")
 
 
-@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class Design(Generic[A]):
-    """How the rows of a sample came about: one record, on the host and as a pytree.
+    """How the rows of a sample came about: one record, on the host and on devices.
 
-    Every column has a number for each row, so that rows are taken from all of them alike.
+    A pytree for JAX: `jaxmix.sample.views` makes it one, since a table is read without JAX. Every
+    column has a number for each row, so that rows are taken from all of them alike.
 
     Attributes
     ----------
@@ -74,21 +76,27 @@ class Design(Generic[A]):
             multiplicity=ones if self.multiplicity is None else self.multiplicity,
         )
 
-    def on_device(self: Design[np.ndarray]) -> Design[Array]:
-        """Return the design as arrays of JAX, in its default precision."""
-        return cast(Design[Array], jax.tree.map(jax.device_put, self))
+    def columns(self) -> dict[str, A]:
+        """Return the columns that are there, by name."""
+        names = (own.name for own in dataclasses.fields(self) if not own.metadata.get("static"))
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
     def on_host(self: Design[Array]) -> Design[np.ndarray]:
         """Return the design as arrays of numpy."""
-        return cast(Design[np.ndarray], jax.tree.map(np.asarray, self))
+        return self.with_columns(np.asarray)
+
+    def with_columns(self, made: Callable[[A], B]) -> Design[B]:
+        """Return the design with something made of each column."""
+        columns = {name: made(column) for name, column in self.columns().items()}
+        return cast("Design[B]", dataclasses.replace(self, **cast("dict[str, Any]", columns)))
 
     def take(self, rows: np.ndarray) -> Design[A]:
         """Return the design of some rows (an index or a mask), clusters numbered as they were."""
-        return cast(Design[A], jax.tree.map(lambda column: column[rows], self))
+        return self.with_columns(lambda column: column[rows])
 
     def key_columns(self) -> list[A]:
         """Return the columns in which rows have to agree for them to be merged."""
-        return cast(list[A], jax.tree.leaves(dataclasses.replace(self, multiplicity=None)))
+        return [column for name, column in self.columns().items() if name != "multiplicity"]
 
     def merged(
         self: Design[np.ndarray], first: np.ndarray, place: np.ndarray

@@ -17,6 +17,7 @@ from jaxmix.data.columns import Column, label
 from jaxmix.data.roles import CausalData
 from jaxmix.sample.views import Views as Views
 from jaxmix.sample.views import max_rank as max_rank
+from jaxmix.sample.views import on_device
 from jaxmix.status import InputError
 
 MAX_CELLS = 64
@@ -123,7 +124,7 @@ def encode(data: CausalData, *, reduce: bool = False) -> Views:
         x=x,
         y=jax.device_put(y),
         t=jax.device_put(data.t),
-        design=design.on_device(),
+        design=on_device(design),
         one_z=one_z,
         one_x=one_x,
         one_y=jax.device_put(one_y),

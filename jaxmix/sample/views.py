@@ -7,9 +7,17 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import jax
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jaxmix.data.design import Design
+
+jax.tree_util.register_dataclass(Design)
+
+
+def on_device(design: Design[np.ndarray]) -> Design[Array]:
+    """Return a design as arrays of JAX, in its default precision."""
+    return design.with_columns(jax.device_put)
 
 
 @jax.tree_util.register_dataclass

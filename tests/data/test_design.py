@@ -11,6 +11,7 @@ from jaxmix import InputError
 from jaxmix.data import design as designs
 from jaxmix.data.columns import Column
 from jaxmix.data.design import Design
+from jaxmix.sample.views import on_device
 from tests.helpers import linear_rows
 
 RANDOM = Design()
@@ -151,7 +152,7 @@ def test_merging_adds_multiplicities_and_nothing_else():
 
 def test_on_the_device_every_row_has_a_mass():
     for design, mass in (WHOLE, [1, 3, 2, 2]), (RANDOM, [1, 1, 1, 1]):
-        device = design.filled(4).on_device()
+        device = on_device(design.filled(4))
         assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(device))
         assert jax.jit(lambda own: own.mass)(device).tolist() == mass
         assert device.on_host().mass.tolist() == mass
