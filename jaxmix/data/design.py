@@ -88,7 +88,8 @@ class Design(Generic[A]):
     def with_columns(self, made: Callable[[A], B]) -> Design[B]:
         """Return the design with something made of each column."""
         columns = {name: made(column) for name, column in self.columns().items()}
-        return cast("Design[B]", dataclasses.replace(self, **cast("dict[str, Any]", columns)))
+        found: Design[B] = dataclasses.replace(cast(Any, self), **columns)
+        return found
 
     def take(self, rows: np.ndarray) -> Design[A]:
         """Return the design of some rows (an index or a mask), clusters numbered as they were."""
